@@ -1,0 +1,1 @@
+"""Training: arguments, data, the order of samples, the loop, and what is saved."""
