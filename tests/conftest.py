@@ -53,10 +53,10 @@ def _make_assets(root: Path) -> None:
 @pytest.fixture(scope="session")
 def tiny() -> TinyAssets:
     """Made once for each state of the code that makes it, and kept in the temporary directory."""
-    from regap_patch.study import tiny as tiny_module
     from regap_patch.study import world as world_module
 
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (tiny_module, world_module))
+    makers = ("language", "scenes", "tiny", "tokens", "world")
+    sources = b"".join(Path(world_module.__file__).with_name(f"{name}.py").read_bytes() for name in makers)
     digest = hashlib.sha256(sources + Path(__file__).read_bytes()).hexdigest()[:16]
     root = Path(tempfile.gettempdir()) / f"regap-tiny-{os.getuid()}-{digest}"
     if not root.is_dir():

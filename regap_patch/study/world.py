@@ -1,0 +1,171 @@
+"""The picture world on disk: PNG files, LLaVA-format JSON, held-out questions and text, all from one seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from . import language
+from .scenes import Scene, draw_scene, paint
+
+TEXT_ONLY_SHARE = 0.15
+MANIFEST = "world.json"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where the files of a world lie.
+
+    Attributes:
+        root: the folder of it all.
+        images: folder of PNG files; the `image` fields of the JSON files are relative to it.
+        pretrain_json: LLaVA stage 1: one image and one caption a sample.
+        finetune_json: LLaVA stage 2: conversations of one to four turns, some without an image.
+        questions: JSON lines `question_id, image, text, answer, kind`, about scenes that nothing else here shows or tells.
+        corpus: text for a tokenizer and a language model, one document a line.
+    """
+
+    root: Path
+    images: Path
+    pretrain_json: Path
+    finetune_json: Path
+    questions: Path
+    corpus: Path
+
+    @classmethod
+    def at(cls, root: Path) -> World:
+        """The paths of a world in `root`, whether it was made or not."""
+        names = ("images", "pretrain.json", "finetune.json", "questions.jsonl", "corpus.txt")
+        return cls(root, *(root / name for name in names))
+
+    @classmethod
+    def open(cls, root: str | Path) -> World:
+        """A world that `make_world` completed.
+
+        Raises:
+            FileNotFoundError: `root` holds no complete world.
+        """
+        if not (Path(root) / MANIFEST).is_file():
+            raise FileNotFoundError(
+                f"A picture world was asked for in {root}, but {MANIFEST}, which is written last, is not there: "
+                "make it with regap_patch.study.make_world."
+            )
+        return cls.at(Path(root))
+
+
+def _scenes(random: Random, held_out: set[Scene]) -> Iterator[Scene]:
+    """Scenes without end whose content is not among the held-out ones."""
+    while True:
+        scene = draw_scene(random)
+        if scene.content() not in held_out:
+            yield scene
+
+
+def _save_image(scene: Scene, path: Path, image_size: int) -> None:
+    from PIL import Image
+
+    Image.fromarray(paint(scene, image_size)).save(path)
+
+
+def _turns(prompts: list[str], answers: list[str]) -> list[dict[str, str]]:
+    pairs = zip(prompts, answers, strict=True)
+    return [
+        {"from": who, "value": text}
+        for pair in pairs
+        for who, text in zip(("human", "gpt"), pair, strict=True)
+    ]
+
+
+def _pretrain_sample(identity: str, scene: Scene, random: Random) -> dict[str, Any]:
+    turns = _turns(["<image>"], [language.caption(scene, random)])
+    return {"id": identity, "image": f"{identity}.png", "conversations": turns}
+
+
+def _finetune_sample(identity: str, scene: Scene, random: Random) -> dict[str, Any]:
+    """Every seventh or so has no image: facts, or questions about a scene that is told in words."""
+    text_only = random.random() < TEXT_ONLY_SHARE
+    if text_only and random.random() < 0.5:
+        questions = [language.fact(random) for _ in range(random.randint(1, 2))]
+        opening = ""
+    else:
+        questions = language.ask_several(scene, random.randint(1, 4), random)
+        opening = f"{language.describe(scene)} " if text_only else "<image>\n"
+    prompts = [question.text for question in questions]
+    prompts[0] = opening + prompts[0]
+    turns = _turns(prompts, [question.answer for question in questions])
+    image = {} if text_only else {"image": f"{identity}.png"}
+    return {"id": identity, **image, "conversations": turns}
+
+
+def _question(identity: str, index: int, scene: Scene, random: Random) -> dict[str, Any]:
+    kind = language.KINDS[index % len(language.KINDS)]  # the same number of each kind
+    question = language.ask(scene, kind, random)
+    image = {"question_id": index, "image": f"{identity}.png"}
+    return {**image, "text": question.text, "answer": question.answer, "kind": kind}
+
+
+def make_world(
+    output_path: str | Path,
+    *,
+    num_pretrain: int,
+    num_finetune: int,
+    num_questions: int,
+    seed: int = 0,
+    image_size: int = 56,
+) -> World:
+    """Make a picture world in the folder `output_path`; the same arguments give the same pixels and the same text.
+
+    Args:
+        output_path: folder to make; files of an earlier world there are written over.
+        num_pretrain: samples of stage 1, one image each.
+        num_finetune: samples of stage 2; about one in seven has no image.
+        num_questions: held-out questions, one image each, equally many of each kind.
+        seed: of everything.
+        image_size: side of the pictures, in pixels.
+
+    Raises:
+        ValueError: a count is negative, or the pictures are too small to tell shapes apart (< 16 pixels).
+    """
+    if min(num_pretrain, num_finetune, num_questions) < 0 or image_size < 16:
+        raise ValueError(
+            f"A world of {num_pretrain}, {num_finetune} and {num_questions} samples with {image_size} pixels a side "
+            "was asked for: counts must be >= 0 and the side >= 16."
+        )
+    world = World.at(Path(output_path))
+    world.images.mkdir(parents=True, exist_ok=True)
+    (world.root / MANIFEST).unlink(missing_ok=True)
+    held_out: set[Scene] = set()
+    samples: dict[str, list[dict[str, Any]]] = {"pretrain": [], "finetune": [], "question": []}
+    for part, count in (("question", num_questions), ("pretrain", num_pretrain), ("finetune", num_finetune)):
+        random = Random(f"{part} {seed}")
+        for index, scene in zip(range(count), _scenes(random, held_out), strict=False):
+            identity = f"{part}-{index:06d}"
+            if part == "pretrain":
+                sample = _pretrain_sample(identity, scene, random)
+            elif part == "finetune":
+                sample = _finetune_sample(identity, scene, random)
+            else:
+                sample = _question(identity, index, scene, random)
+                held_out.add(scene.content())
+            if "image" in sample:
+                _save_image(scene, world.images / sample["image"], image_size)
+            samples[part].append(sample)
+    random = Random(f"corpus {seed}")
+    lines = 1000 + 2 * (num_pretrain + num_finetune)  # a tokenizer wants some text even of the smallest world
+    documents = [
+        language.document(scene, random)
+        for _, scene in zip(range(lines), _scenes(random, held_out), strict=False)
+    ]
+    world.pretrain_json.write_text(json.dumps(samples["pretrain"], indent=1))
+    world.finetune_json.write_text(json.dumps(samples["finetune"], indent=1))
+    world.questions.write_text("".join(json.dumps(sample) + "\n" for sample in samples["question"]))
+    world.corpus.write_text("\n".join(documents) + "\n")
+    counts = {part: len(rows) for part, rows in samples.items()} | {"corpus": len(documents)}
+    (world.root / MANIFEST).write_text(
+        json.dumps({"seed": seed, "image_size": image_size, **counts}, indent=1)
+    )
+    return world
