@@ -24,8 +24,9 @@ CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
 def _save(model: Any, output_path: Path) -> None:
     """Weights and config under published names; the config last, for a folder without one does not load."""
-    from llava.model.published_names import published_config, published_state_dict
     from safetensors.torch import save_file
+
+    from llava.model.published_names import published_config, published_state_dict
 
     output_path.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in published_state_dict(model.state_dict()).items()}
@@ -155,7 +156,7 @@ def make_tiny_clip(
     num_layers: int = 3,
     seed: int = 0,
 ) -> Path:
-    """A CLIP vision tower with random weights, as a folder; float32. P = (image_size / patch_size)^2 image tokens."""
+    """A CLIP vision tower with random weights, as a folder; float32. P = (image_size / patch_size)^2."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -11,10 +11,10 @@ TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_m
 
 
 def _sentences(corpus: Path) -> Iterator[str]:
-    """The corpus as the tokenizer's trainer reads it: without `</s>`, which is no text, and with `USER` glued to a stop.
+    """The corpus as the trainer reads it: without `</s>`, which is no text, and with `USER` glued to a stop.
 
-    So `USER` is one piece after `</s>`, and two (a space and itself) at the start of a text: as in LLaMA's own
-    vocabulary, a property that LLaVA's label arithmetic leans on.
+    So `USER` is one piece after `</s>`, and two (a space and itself) at the start of a text: as in LLaMA's
+    own vocabulary, a property that LLaVA's label arithmetic leans on.
     """
     with corpus.open(encoding="utf-8") as lines:
         for line in lines:
@@ -24,7 +24,7 @@ def _sentences(corpus: Path) -> Iterator[str]:
 
 
 def train_tokenizer(corpus: str | Path, output_path: str | Path, vocab_size: int = 640) -> Path:
-    """Train a byte-pair tokenizer with byte fallback and `<unk>` 0, `<s>` 1, `</s>` 2; no pad token, as LLaMA.
+    """Train a byte-pair tokenizer with byte fallback; `<unk>` 0, `<s>` 1, `</s>` 2, no pad token, as LLaMA.
 
     Args:
         corpus: UTF-8 text, one document a line.
@@ -56,7 +56,8 @@ def train_tokenizer(corpus: str | Path, output_path: str | Path, vocab_size: int
         )
     except RuntimeError as error:
         raise ValueError(
-            f"A tokenizer of {vocab_size} pieces was asked for, but {corpus} gives fewer: {error}"
+            f"A tokenizer of {vocab_size} pieces was asked for, but {corpus} gives fewer ({error}): "
+            "ask for fewer, or give more text."
         ) from error
     (output_path / "tokenizer.vocab").unlink()
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}

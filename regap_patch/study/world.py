@@ -25,7 +25,7 @@ class World:
         images: folder of PNG files; the `image` fields of the JSON files are relative to it.
         pretrain_json: LLaVA stage 1: one image and one caption a sample.
         finetune_json: LLaVA stage 2: conversations of one to four turns, some without an image.
-        questions: JSON lines `question_id, image, text, answer, kind`, about scenes that nothing else here shows or tells.
+        questions: JSON lines `question_id, image, text, answer, kind`, on scenes that no other part shows.
         corpus: text for a tokenizer and a language model, one document a line.
     """
 
@@ -51,8 +51,8 @@ class World:
         """
         if not (Path(root) / MANIFEST).is_file():
             raise FileNotFoundError(
-                f"A picture world was asked for in {root}, but {MANIFEST}, which is written last, is not there: "
-                "make it with regap_patch.study.make_world."
+                f"A picture world was asked for in {root}, but {MANIFEST}, which is written last, is not "
+                "there: make it with regap_patch.study.make_world."
             )
         return cls.at(Path(root))
 
@@ -72,12 +72,10 @@ def _save_image(scene: Scene, path: Path, image_size: int) -> None:
 
 
 def _turns(prompts: list[str], answers: list[str]) -> list[dict[str, str]]:
-    pairs = zip(prompts, answers, strict=True)
-    return [
-        {"from": who, "value": text}
-        for pair in pairs
-        for who, text in zip(("human", "gpt"), pair, strict=True)
-    ]
+    turns = []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        turns += [{"from": "human", "value": prompt}, {"from": "gpt", "value": answer}]
+    return turns
 
 
 def _pretrain_sample(identity: str, scene: Scene, random: Random) -> dict[str, Any]:
@@ -101,11 +99,30 @@ def _finetune_sample(identity: str, scene: Scene, random: Random) -> dict[str, A
     return {"id": identity, **image, "conversations": turns}
 
 
-def _question(identity: str, index: int, scene: Scene, random: Random) -> dict[str, Any]:
+def _question(identity: str, scene: Scene, random: Random) -> dict[str, Any]:
+    index = int(identity.rpartition("-")[2])
     kind = language.KINDS[index % len(language.KINDS)]  # the same number of each kind
     question = language.ask(scene, kind, random)
     image = {"question_id": index, "image": f"{identity}.png"}
     return {**image, "text": question.text, "answer": question.answer, "kind": kind}
+
+
+def _samples(
+    part: str, count: int, seed: int, held_out: set[Scene]
+) -> Iterator[tuple[Scene, dict[str, Any]]]:
+    """`count` scenes and what is asked or said about each; each part has a random stream of its own."""
+    make = {"question": _question, "pretrain": _pretrain_sample, "finetune": _finetune_sample}[part]
+    random = Random(f"{part} {seed}")
+    scenes = _scenes(random, held_out)
+    for index in range(count):
+        scene = next(scenes)
+        yield scene, make(f"{part}-{index:06d}", scene, random)
+
+
+def _corpus(lines: int, seed: int, held_out: set[Scene]) -> list[str]:
+    random = Random(f"corpus {seed}")
+    scenes = _scenes(random, held_out)
+    return [language.document(next(scenes), random) for _ in range(lines)]
 
 
 def make_world(
@@ -117,7 +134,7 @@ def make_world(
     seed: int = 0,
     image_size: int = 56,
 ) -> World:
-    """Make a picture world in the folder `output_path`; the same arguments give the same pixels and the same text.
+    """Make a picture world in the folder `output_path`; equal arguments give equal pixels and equal text.
 
     Args:
         output_path: folder to make; files of an earlier world there are written over.
@@ -132,40 +149,29 @@ def make_world(
     """
     if min(num_pretrain, num_finetune, num_questions) < 0 or image_size < 16:
         raise ValueError(
-            f"A world of {num_pretrain}, {num_finetune} and {num_questions} samples with {image_size} pixels a side "
-            "was asked for: counts must be >= 0 and the side >= 16."
+            f"Counts of {num_pretrain}, {num_finetune} and {num_questions} and a side of {image_size} pixels "
+            "were asked for: counts must be >= 0 and the side >= 16."
         )
     world = World.at(Path(output_path))
     world.images.mkdir(parents=True, exist_ok=True)
     (world.root / MANIFEST).unlink(missing_ok=True)
+    counts = {"question": num_questions, "pretrain": num_pretrain, "finetune": num_finetune}
+    samples: dict[str, list[dict[str, Any]]] = {}
     held_out: set[Scene] = set()
-    samples: dict[str, list[dict[str, Any]]] = {"pretrain": [], "finetune": [], "question": []}
-    for part, count in (("question", num_questions), ("pretrain", num_pretrain), ("finetune", num_finetune)):
-        random = Random(f"{part} {seed}")
-        for index, scene in zip(range(count), _scenes(random, held_out), strict=False):
-            identity = f"{part}-{index:06d}"
-            if part == "pretrain":
-                sample = _pretrain_sample(identity, scene, random)
-            elif part == "finetune":
-                sample = _finetune_sample(identity, scene, random)
-            else:
-                sample = _question(identity, index, scene, random)
-                held_out.add(scene.content())
+    for part, count in counts.items():  # the questions first: the other parts avoid their scenes
+        drawn = list(_samples(part, count, seed, held_out))
+        samples[part] = [sample for _, sample in drawn]
+        if part == "question":
+            held_out = {scene.content() for scene, _ in drawn}
+        for scene, sample in drawn:
             if "image" in sample:
                 _save_image(scene, world.images / sample["image"], image_size)
-            samples[part].append(sample)
-    random = Random(f"corpus {seed}")
-    lines = 1000 + 2 * (num_pretrain + num_finetune)  # a tokenizer wants some text even of the smallest world
-    documents = [
-        language.document(scene, random)
-        for _, scene in zip(range(lines), _scenes(random, held_out), strict=False)
-    ]
+    # A tokenizer wants some text even of the smallest world.
+    documents = _corpus(1000 + 2 * (num_pretrain + num_finetune), seed, held_out)
     world.pretrain_json.write_text(json.dumps(samples["pretrain"], indent=1))
     world.finetune_json.write_text(json.dumps(samples["finetune"], indent=1))
     world.questions.write_text("".join(json.dumps(sample) + "\n" for sample in samples["question"]))
     world.corpus.write_text("\n".join(documents) + "\n")
-    counts = {part: len(rows) for part, rows in samples.items()} | {"corpus": len(documents)}
-    (world.root / MANIFEST).write_text(
-        json.dumps({"seed": seed, "image_size": image_size, **counts}, indent=1)
-    )
+    counts |= {"seed": seed, "image_size": image_size, "documents": len(documents)}
+    (world.root / MANIFEST).write_text(json.dumps(counts, indent=1))
     return world
