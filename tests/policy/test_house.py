@@ -96,6 +96,9 @@ def test_repository_speaks_of_the_project_alone():
     forbidden = re.compile(r"/(?:work|root|farm)/|files\.pythonhosted|pypi\.org/simple")
     for name in TRACKED:
         path = ROOT / name
-        if path.suffix in {".py", ".md", ".sh", ".toml", ".txt", ".json", ".jsonl", ".csv", ""} and path.is_file():
+        if (
+            path.suffix in {".py", ".md", ".sh", ".toml", ".txt", ".json", ".jsonl", ".csv", ""}
+            and path.is_file()
+        ):
             found = forbidden.search(path.read_text(errors="replace"))
             assert found is None or name == "tests/policy/test_house.py", f"{name}: {found}"

@@ -72,7 +72,9 @@ def test_command_exists(page: str, command: str):
 def test_paths_exist(page: Path):
     text = page.read_text()
     linked = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text)
-    named = re.findall(r"`((?:llava|regap_patch|scripts|docs|tests|playground|deepspeed_configs)/[\w./-]+)`", text)
+    named = re.findall(
+        r"`((?:llava|regap_patch|scripts|docs|tests|playground|deepspeed_configs)/[\w./-]+)`", text
+    )
     for name in linked:
         assert (page.parent / name).exists(), f"{page.name} links to {name}"
     for name in named:
