@@ -1,0 +1,95 @@
+"""Read `mm_projector.bin` (and its relatives) into a model, with errors that say what does not fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from llava.model.multimodal_projector.builder import projector_shape
+from llava.model.zero3 import gathered, load_gathered
+
+PROJECTOR_KEY = "mm_projector."
+EMBEDDING_KEY = "embed_tokens.weight"
+
+
+def read_projector_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All tensors of the file, under the names in it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a dictionary of tensors, or none of them belongs to a projector.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"The projector file '{path}' does not exist; pass the mm_projector.bin that stage 1 wrote."
+        )
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"The projector file '{path}' cannot be read as a torch file of tensors ({type(error).__name__}); pass the "
+            "mm_projector.bin that stage 1 wrote."
+        ) from error
+    if not isinstance(tensors, Mapping) or not any(PROJECTOR_KEY in key for key in tensors):
+        found = sorted(tensors)[:3] if isinstance(tensors, Mapping) else type(tensors).__name__
+        raise ValueError(
+            f"The projector file '{path}' holds no key with '{PROJECTOR_KEY}' (found {found}); pass the mm_projector.bin "
+            "that stage 1 wrote."
+        )
+    return dict(tensors)
+
+
+def load_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+    """Load the tensors named `<anything>mm_projector.<key>`, all of them and nothing else.
+
+    Args:
+        projector: of the model; its dtype and device stay. May be partitioned by ZeRO-3.
+        tensors: as `read_projector_file` gives them.
+        source: named in the error.
+
+    Raises:
+        ValueError: another type of projector, or other widths.
+    """
+    state = {key.split(PROJECTOR_KEY, 1)[1]: tensor for key, tensor in tensors.items() if PROJECTOR_KEY in key}
+    held, wanted = projector_shape(state), projector_shape(projector.state_dict())
+    if held != wanted:
+        raise ValueError(
+            f"The projector file '{source}' holds {held}, but the model wants {wanted}; pass --mm_projector_type "
+            f"{held.kind} with the same vision tower and language model as in stage 1, or another file."
+        )
+    try:
+        load_gathered(projector, state)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The projector file '{source}' is incomplete or damaged: {' '.join(str(error).split())}"
+        ) from error
+
+
+def load_token_embeddings(embedding: nn.Embedding, tensors: Mapping[str, Tensor], new_tokens: int) -> bool:
+    """Copy the input embeddings of added tokens, where the file has them, to the last rows of the table.
+
+    Args:
+        embedding: the model's, already of its final number of rows.
+        tensors: as `read_projector_file` gives them.
+        new_tokens: number of added tokens.
+
+    Returns:
+        False when the file has no embeddings.
+
+    Raises:
+        ValueError: neither a whole table nor the rows of the added tokens.
+    """
+    rows = next((tensor for key, tensor in tensors.items() if key.endswith(EMBEDDING_KEY)), None)
+    if rows is None:
+        return False
+    with gathered([embedding.weight], write=True):
+        if rows.shape[1:] != embedding.weight.shape[1:] or len(rows) not in (len(embedding.weight), new_tokens):
+            raise ValueError(
+                f"The projector file holds embeddings of shape {tuple(rows.shape)} for {new_tokens} added tokens, but the "
+                f"model's table has {tuple(embedding.weight.shape)}; pass a file of the same language model."
+            )
+        embedding.weight.data[-new_tokens:] = rows[-new_tokens:].to(embedding.weight)
+    return True

@@ -1,0 +1,36 @@
+"""Write weights into a module whose parameters DeepSpeed's ZeRO-3 may have cut into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def gathered(parameters: Iterable[nn.Parameter], *, write: bool = False) -> Iterator[None]:
+    """Whole parameters inside the block, also under ZeRO-3; free without it.
+
+    Args:
+        parameters: of any modules.
+        write: what the block writes on rank 0 is what all ranks keep.
+    """
+    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not partitioned:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(partitioned, modifier_rank=0 if write else None):
+        yield
+
+
+def load_gathered(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """`module.load_state_dict(state_dict)`, strictly, on whole parameters.
+
+    Raises:
+        RuntimeError: of torch, names or shapes do not fit.
+    """
+    with gathered(module.parameters(), write=True):
+        module.load_state_dict(state_dict)
