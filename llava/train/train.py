@@ -1,0 +1,290 @@
+"""Train LLaVA: stage 1 (the projector) or stage 2 (the whole model), as the flags say.
+
+    python -m llava.train.train --help
+    deepspeed llava/train/train_mem.py --deepspeed deepspeed_configs/zero3.json ...
+
+The same command line again resumes a run that was stopped, from its last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "__main__":  # as a script (`deepspeed llava/train/train.py`), only this folder is on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
+
+    from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+
+# names that forks of LLaVA import from here
+_EXPORTED = {
+    "ModelArguments": "llava.train.arguments",
+    "DataArguments": "llava.train.arguments",
+    "TrainingArguments": "llava.train.arguments",
+    "preprocess": "llava.train.preprocess",
+    "preprocess_multimodal": "llava.train.preprocess",
+    "preprocess_plain": "llava.train.preprocess",
+    "preprocess_v1": "llava.train.preprocess",
+    "LazySupervisedDataset": "llava.train.data",
+    "DataCollatorForSupervisedDataset": "llava.train.data",
+    "make_supervised_data_module": "llava.train.data",
+    "LLaVATrainer": "llava.train.llava_trainer",
+    "maybe_zero_3": "llava.train.saved_files",
+    "get_mm_adapter_state_maybe_zero_3": "llava.train.saved_files",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTED[name]), name)
+
+
+def rank0_print(*args: Any) -> None:
+    """Print on the first process of the run only."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        print(*args, flush=True)
+
+
+def train(attn_implementation: str | None = None, argv: list[str] | None = None) -> None:
+    """Run one stage of training, from flags to the saved model.
+
+    Args:
+        attn_implementation: of the language model, by transformers' names; None lets transformers choose.
+        argv: the flags; None takes those of this process.
+
+    Raises:
+        ValueError: flags, data or files do not fit; the sentence says what to do.
+    """
+    connect_deepspeed_on_cpu(sys.argv[1:] if argv is None else argv)
+    from llava.train.arguments import parse_arguments
+
+    model_args, data_args, training_args = parse_arguments(argv)
+    checkpoint, fingerprint = find_own_checkpoint(model_args, data_args, training_args)
+
+    from transformers import set_seed
+
+    set_seed(training_args.seed)  # before the projector draws its first weights
+    model = load_language_model(model_args, training_args, attn_implementation)
+    tokenizer = load_tokenizer(model_args, training_args, model)
+    if model_args.vision_tower is not None:
+        add_vision(model, tokenizer, model_args, data_args, training_args)
+    choose_what_trains(model, model_args, training_args)
+    if model_args.vision_tower is not None:
+        model.initialize_vision_tokenizer(model_args, tokenizer)
+
+    from llava.train.data import make_supervised_data_module
+    from llava.train.llava_trainer import LLaVATrainer
+    from llava.train.saved_files import make_savable
+
+    make_savable(model)
+    trainer = LLaVATrainer(
+        model=model,
+        processing_class=tokenizer,
+        args=training_args,
+        fingerprint=fingerprint,
+        **make_supervised_data_module(tokenizer, data_args),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_state()
+    safe_save_model_for_hf_trainer(trainer, training_args.output_dir)
+
+
+def connect_deepspeed_on_cpu(argv: list[str]) -> None:
+    """On CPUs DeepSpeed must join the processes before transformers reads its configuration."""
+    asked = any(flag.split("=")[0] == "--deepspeed" for flag in argv)
+    if asked and os.environ.get("WORLD_SIZE") and os.environ.get("DS_ACCELERATOR") == "cpu":
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo")
+
+
+def find_own_checkpoint(
+    model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments
+) -> tuple[str | None, dict[str, Any]]:
+    """The checkpoint to go on from, if the output folder has one, and the fingerprint of this run.
+
+    Raises:
+        ForeignCheckpointError: the folder holds a checkpoint of another run.
+        FileNotFoundError: `--resume_from_checkpoint` names a folder that is not complete.
+    """
+    from llava.train import checkpoint as checkpoints
+
+    fingerprint = checkpoints.run_fingerprint(model_args, data_args, training_args)
+    named = training_args.resume_from_checkpoint
+    if named is not None and Path(named).is_dir():
+        torn = checkpoints.what_is_torn(Path(named))
+        if torn is not None:
+            raise FileNotFoundError(
+                f"--resume_from_checkpoint {named} is not a complete checkpoint ({torn}); without the flag, "
+                "the run resumes from the last complete one in --output_dir."
+            )
+        checkpoints.refuse_foreign_checkpoints([Path(named)], fingerprint)
+        return named, fingerprint
+
+    found = checkpoints.list_checkpoints(training_args.output_dir)
+    checkpoints.refuse_foreign_checkpoints(found, fingerprint)
+    last = checkpoints.find_last_complete_checkpoint(training_args.output_dir)
+    for folder in found:
+        torn = checkpoints.what_is_torn(folder)
+        if torn is not None:
+            rank0_print(f"Ignoring {folder}: {torn}.")
+    if last is not None:
+        rank0_print(f"Resuming from {last}, written after step {checkpoints.step_of(last)}.")
+    return None if last is None else str(last), fingerprint
+
+
+def run_dtype(training_args: TrainingArguments) -> torch.dtype:
+    """What frozen weights are kept in: bf16 or fp16 if the run computes in it, else fp32."""
+    import torch
+
+    if training_args.bf16:
+        return torch.bfloat16
+    return torch.float16 if training_args.fp16 else torch.float32
+
+
+def load_language_model(
+    model_args: ModelArguments, training_args: TrainingArguments, attn_implementation: str | None
+) -> PreTrainedModel:
+    """The model that `--model_name_or_path` names, as a LLaVA if there is a vision tower.
+
+    Raises:
+        ValueError: the language model is of a family that is not trained here.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from llava.model.checkpoint_files import read_config
+
+    model_class: Any = AutoModelForCausalLM
+    if model_args.vision_tower is not None:
+        from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+
+        family = read_config(model_args.model_name_or_path).get("model_type")
+        if family not in {"llama", "llava_llama", "llava"}:
+            raise ValueError(
+                f"--model_name_or_path {model_args.model_name_or_path} is a {family} model, and this version "
+                "trains LLaMA, Vicuna and LLaVA with images; pass one of these."
+            )
+        model_class = LlavaLlamaForCausalLM
+    return model_class.from_pretrained(
+        model_args.model_name_or_path,
+        cache_dir=training_args.cache_dir,
+        attn_implementation=attn_implementation,
+        dtype=torch.bfloat16
+        if training_args.bf16
+        else torch.float32,  # fp16 trains fp32 weights, by autocast
+    )
+
+
+def load_tokenizer(
+    model_args: ModelArguments, training_args: TrainingArguments, model: PreTrainedModel
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, padding on the right; `--version` says with which token, and is the template.
+
+    Raises:
+        ValueError: the version needs `<unk>` for padding, and the tokenizer has none.
+    """
+    from llava import conversation, tokenization
+    from llava.train.preprocess import conversation_for
+
+    tokenizer = tokenization.load_tokenizer(
+        model_args.model_name_or_path,
+        cache_dir=training_args.cache_dir,
+        model_max_length=training_args.model_max_length,
+        padding_side="right",
+    )
+    conversation.default_conversation = conversation_for(model_args.version)
+    if model_args.version == "v0":
+        if tokenizer.pad_token is None:
+            smart_tokenizer_and_embedding_resize({"pad_token": "[PAD]"}, tokenizer, model)
+    elif tokenizer.unk_token is None:
+        raise ValueError(
+            f"The tokenizer of {model_args.model_name_or_path} has no <unk> to pad with, which --version "
+            f"{model_args.version} needs; pass --version v0 to add a [PAD] token."
+        )
+    else:
+        tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def smart_tokenizer_and_embedding_resize(
+    special_tokens_dict: dict[str, str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> None:
+    """Add special tokens; their rows of the embeddings, input and output, start as the mean of the others."""
+    from llava.model.zero3 import gathered
+
+    added = tokenizer.add_special_tokens(special_tokens_dict)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+        with gathered([embedding.weight], write=True):
+            if added:
+                embedding.weight.data[-added:] = embedding.weight.data[:-added].mean(0)
+
+
+def add_vision(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+) -> None:
+    """Give the language model its tower and projector, and write down how images are treated."""
+    model.get_model().initialize_vision_modules(model_args=model_args, fsdp=training_args.fsdp)
+    tower = model.get_vision_tower()
+    tower.to(dtype=run_dtype(training_args), device=training_args.device)
+
+    data_args.image_processor = tower.image_processor
+    data_args.is_multimodal = True
+    data_args.mm_use_im_start_end = model_args.mm_use_im_start_end
+    data_args.image_tokens = tower.num_patches + (model_args.mm_vision_select_feature == "cls_patch")
+    data_args.skipped_samples_path = str(Path(training_args.output_dir) / "skipped_samples.jsonl")
+    training_args.use_im_start_end = model_args.mm_use_im_start_end
+
+    config = model.config
+    config.image_aspect_ratio = data_args.image_aspect_ratio
+    config.tokenizer_padding_side = tokenizer.padding_side
+    config.tokenizer_model_max_length = tokenizer.model_max_length
+    config.freeze_mm_mlp_adapter = training_args.freeze_mm_mlp_adapter
+    config.mm_projector_lr = training_args.mm_projector_lr
+    config.mm_use_im_start_end = model_args.mm_use_im_start_end
+    config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
+
+
+def choose_what_trains(
+    model: PreTrainedModel, model_args: ModelArguments, training_args: TrainingArguments
+) -> None:
+    """Set `requires_grad` by the flags; the vision tower is always frozen.
+
+    Raises:
+        ValueError: the flags leave nothing to train.
+    """
+    stage_1 = bool(model_args.tune_mm_mlp_adapter)
+    model.config.tune_mm_mlp_adapter = training_args.tune_mm_mlp_adapter = stage_1
+    if stage_1 and (training_args.freeze_mm_mlp_adapter or model_args.vision_tower is None):
+        other = "--freeze_mm_mlp_adapter True" if model_args.vision_tower else "no --vision_tower"
+        raise ValueError(
+            f"--tune_mm_mlp_adapter True trains the projector alone, and {other} rules that out; drop one."
+        )
+    model.requires_grad_(not stage_1)
+    if model_args.freeze_backbone:
+        model.model.requires_grad_(False)
+    if model_args.vision_tower is not None:
+        model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+        model.get_vision_tower().requires_grad_(False)
+
+
+def safe_save_model_for_hf_trainer(trainer: Trainer, output_dir: str) -> None:
+    """Save the finished model; every process calls, and DeepSpeed's pieces are put together."""
+    trainer.save_model(output_dir)
+
+
+if __name__ == "__main__":
+    train()
