@@ -17,7 +17,7 @@ class PublishedConfig:
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Write the configuration; whole or not at all."""
-        config = published_config(json.loads(self.to_json_string(use_diff=use_diff)))  # type: ignore[attr-defined]
+        config = published_config(json.loads(self.to_json_string(use_diff=use_diff)))  # type: ignore
         partial = f"{os.fspath(json_file_path)}.tmp"
         with open(partial, "w", encoding="utf-8") as file:
             file.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -25,7 +25,7 @@ class PublishedConfig:
 
 
 class PublishedModel:
-    """Mixin before a model class: weights have their published names, and saving does not fail at the last moment."""
+    """Mixin before a model class: weights have their published names, and saving does not fail at the end."""
 
     generation_config: Any
 
@@ -34,12 +34,14 @@ class PublishedModel:
     ) -> None:
         """As transformers', with the names of published checkpoints.
 
-        A generation configuration with sampling values but without sampling, as Vicuna ships it, would be refused by
-        transformers: it is saved without those values, which had no effect.
+        A generation configuration with sampling values but without sampling, as Vicuna ships it, would be
+        refused by transformers: it is saved without those values, which had no effect.
         """
-        tensors = published_state_dict(self.state_dict() if state_dict is None else state_dict)  # type: ignore[attr-defined]
+        if state_dict is None:
+            state_dict = self.state_dict()  # type: ignore
+        tensors = published_state_dict(state_dict)
         generation_config = self.generation_config
-        self.generation_config = _without_idle_sampling(generation_config)
+        self.generation_config = without_idle_sampling(generation_config)
         try:
             kwargs["save_original_format"] = False  # the names are final
             super().save_pretrained(save_directory, *args, state_dict=tensors, **kwargs)  # type: ignore[misc]
@@ -47,7 +49,8 @@ class PublishedModel:
             self.generation_config = generation_config
 
 
-def _without_idle_sampling(generation_config: Any) -> Any:
+def without_idle_sampling(generation_config: Any) -> Any:
+    """The settings; where they decode greedily, a copy without those of sampling, idle there."""
     if generation_config is None or generation_config.do_sample:
         return generation_config
     cleaned = copy.deepcopy(generation_config)
