@@ -55,7 +55,8 @@ def read_config(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     path = find_file(checkpoint, "config.json")
     if path is None:
         raise FileNotFoundError(
-            f"'{checkpoint}' has no config.json; pass the folder (or hub name) of a checkpoint that was saved completely."
+            f"'{checkpoint}' has no config.json; pass the folder (or hub name) of a checkpoint that was "
+            "saved completely."
         )
     with open(path, encoding="utf-8") as file:
         return json.load(file)
@@ -64,7 +65,7 @@ def read_config(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
 def read_tensors(
     checkpoint: str | os.PathLike[str], prefix: str, *, local_only: bool = False
 ) -> dict[str, Tensor]:
-    """Tensors of a checkpoint whose name starts with `prefix`, keyed by the rest of the name; {} when there are none.
+    """Tensors of a checkpoint whose name starts with `prefix`, keyed by the rest of the name; {} for none.
 
     Only the files that hold such tensors are opened; safetensors are read one tensor at a time.
     """
@@ -79,9 +80,7 @@ def read_tensors(
         found = [find_file(checkpoint, name, local_only=local_only) for name in names]
         files = [name for name in found if name is not None]
     return {
-        key.removeprefix(prefix): tensor
-        for file_path in files
-        for key, tensor in _tensors(file_path, prefix)
+        key.removeprefix(prefix): tensor for file_path in files for key, tensor in _tensors(file_path, prefix)
     }
 
 

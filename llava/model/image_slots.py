@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 Images = Tensor | Sequence[Tensor | None]
-"""(N, 3, H, W): one tile per image. (N, tiles, 3, H, W), or a sequence of (3, H, W), (tiles, 3, H, W) or None (the slot
-of a text-only row, without an image)."""
+"""(N, 3, H, W): one tile per image. (N, tiles, 3, H, W), or a sequence of (3, H, W), (tiles, 3, H, W) or None
+(the slot of a text-only row, without an image)."""
 
 
 def to_slots(images: Images, merge_type: str = "flat") -> tuple[Tensor | None, list[int]]:
@@ -25,8 +25,8 @@ def to_slots(images: Images, merge_type: str = "flat") -> tuple[Tensor | None, l
         raise ValueError(f"images has {images.ndim} axes; pass (N, 3, H, W), (N, tiles, 3, H, W) or a list.")
     if merge_type != "flat":
         raise NotImplementedError(
-            f"The configuration asks to merge tiles as mm_patch_merge_type='{merge_type}', which this version does not "
-            "have; set it to 'flat', or pass images as one (N, 3, H, W) tensor."
+            f"The configuration asks to merge tiles as mm_patch_merge_type='{merge_type}', which this "
+            "version does not have; set it to 'flat', or pass images as one (N, 3, H, W) tensor."
         )
     tiles = [None if image is None else image[None] if image.ndim == 3 else image for image in images]
     counts = [0 if image is None else len(image) for image in tiles]

@@ -1,6 +1,7 @@
 """What makes a language model a LLaVA: two mixins, to be put before the classes of transformers.
 
-`LlavaMetaModel` owns tower and projector; `LlavaMetaForCausalLM` puts image features between the word embeddings.
+`LlavaMetaModel` owns tower and projector; `LlavaMetaForCausalLM` puts image features between the word
+embeddings.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class LlavaMetaModel:
         """Give a language model its tower and projector, or load those that its configuration names.
 
         Args:
-            model_args: `vision_tower`, `mm_vision_select_layer`, `mm_vision_select_feature`, `mm_projector_type`,
-                `mm_patch_merge_type`, `pretrain_mm_mlp_adapter` (a projector file, or None).
+            model_args: `vision_tower`, `mm_vision_select_layer`, `mm_vision_select_feature`,
+                `mm_projector_type`, `mm_patch_merge_type`, `pretrain_mm_mlp_adapter` (a projector file, or
+                None).
             fsdp: wrapping options; when not empty the tower is hidden from wrapping in a list of one.
 
         Raises:
@@ -123,7 +125,8 @@ class LlavaMetaForCausalLM(ABC):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Any, Tensor | None, Tensor | None]:
         """Replace ids by embeddings, with each image's features in the place of its placeholder.
 
-        Decoding steps (one id a row), text-only batches (no `images`) and models without a tower pass unchanged.
+        Decoding steps (one id a row), text-only batches (no `images`) and models without a tower pass
+        unchanged.
 
         Args:
             input_ids: (B, L) int64, `IMAGE_TOKEN_INDEX` where an image belongs.
@@ -136,9 +139,9 @@ class LlavaMetaForCausalLM(ABC):
             padding_side: "left" or "right"; default `config.tokenizer_padding_side`, else right.
 
         Returns:
-            `(None, position_ids, attention_mask, past_key_values, inputs_embeds (B, T, D), labels (B, T))`, rows cut to
-            `config.tokenizer_model_max_length`. A mask is returned if one was given or padding was added; positions
-            and labels if they were given.
+            `(None, position_ids, attention_mask, past_key_values, inputs_embeds (B, T, D), labels (B, T))`,
+            rows cut to `config.tokenizer_model_max_length`. A mask is returned if one was given or padding
+            was added; positions and labels if they were given.
 
         Raises:
             ValueError: numbers of images and placeholders differ, or placeholders but no images.
@@ -170,14 +173,16 @@ class LlavaMetaForCausalLM(ABC):
         elif plan.padded:
             mask = plan.attention_mask()
         positions = None if position_ids is None else plan.position_ids()
-        return None, positions, mask, past_key_values, embeds, None if labels is None else splice_labels(plan, labels)
+        if labels is not None:
+            labels = splice_labels(plan, labels)
+        return None, positions, mask, past_key_values, embeds, labels
 
     def _warn_of_truncation(self, rows: int, limit: int | None) -> None:
         if rows and not self._warned_of_truncation:
             self._warned_of_truncation = True
             logger.warning(
-                "%d rows of this batch are longer than tokenizer_model_max_length=%s with their image tokens and lose "
-                "their end; raise --model_max_length if answers get lost (said once).",
+                "%d rows of this batch are longer than tokenizer_model_max_length=%s with their image tokens "
+                "and lose their end; raise --model_max_length if answers get lost (said once).",
                 rows,
                 limit,
             )
@@ -185,11 +190,11 @@ class LlavaMetaForCausalLM(ABC):
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Add `<im_patch>`, `<im_start>` and `<im_end>` to the vocabulary, as `model_args` asks for.
 
-        New rows of the embeddings are the mean of the old ones. In stage 1 (`tune_mm_mlp_adapter`) the input embeddings
-        train with start and end tokens, and the output embeddings never do.
+        New rows of the embeddings are the mean of the old ones. In stage 1 (`tune_mm_mlp_adapter`) the input
+        embeddings train with start and end tokens, and the output embeddings never do.
 
         Raises:
-            ValueError: the projector file lacks the embeddings of the added tokens.
+            ValueError: the projector file has no, or other, embeddings of the added tokens.
         """
         if model_args.mm_use_im_patch_token:
             tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
@@ -200,14 +205,11 @@ class LlavaMetaForCausalLM(ABC):
             for embedding in (self.get_input_embeddings(), self.get_output_embeddings()):
                 _average_last_rows(embedding.weight, added)
             path = model_args.pretrain_mm_mlp_adapter
-            if path and added and not load_token_embeddings(
-                self.get_input_embeddings(), read_projector_file(path), added
-            ):
-                raise ValueError(
-                    f"The projector file '{path}' has no embeddings of <im_start> and <im_end>, which --mm_use_im_start_end "
-                    "needs; pass a file from a stage 1 that used them, or leave the flag out."
-                )
-        if model_args.tune_mm_mlp_adapter and (model_args.mm_use_im_patch_token or model_args.mm_use_im_start_end):
+            if path and added:
+                load_token_embeddings(self.get_input_embeddings(), read_projector_file(path), added)
+        if model_args.tune_mm_mlp_adapter and (
+            model_args.mm_use_im_patch_token or model_args.mm_use_im_start_end
+        ):
             self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
             self.get_output_embeddings().requires_grad_(False)
 
@@ -225,5 +227,6 @@ def _check_no_placeholder(input_ids: Tensor | None, *, has_tower: bool) -> None:
     if count:
         reason = "no images were given" if has_tower else "the model has no vision tower"
         raise ValueError(
-            f"The batch has {count} <image> placeholders but {reason}; pass images=... to a model with a vision tower."
+            f"The batch has {count} <image> placeholders but {reason}; pass images=... to a model with a "
+            "vision tower."
         )

@@ -30,19 +30,21 @@ def read_projector_file(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"The projector file '{path}' cannot be read as a torch file of tensors ({type(error).__name__}); pass the "
-            "mm_projector.bin that stage 1 wrote."
+            f"The projector file '{path}' cannot be read as a torch file of tensors "
+            f"({type(error).__name__}); pass the mm_projector.bin that stage 1 wrote."
         ) from error
     if not isinstance(tensors, Mapping) or not any(PROJECTOR_KEY in key for key in tensors):
         found = sorted(tensors)[:3] if isinstance(tensors, Mapping) else type(tensors).__name__
         raise ValueError(
-            f"The projector file '{path}' holds no key with '{PROJECTOR_KEY}' (found {found}); pass the mm_projector.bin "
-            "that stage 1 wrote."
+            f"The projector file '{path}' holds no key with '{PROJECTOR_KEY}' (found {found}); pass the "
+            "mm_projector.bin that stage 1 wrote."
         )
     return dict(tensors)
 
 
-def load_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]) -> None:
+def load_projector(
+    projector: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]
+) -> None:
     """Load the tensors named `<anything>mm_projector.<key>`, all of them and nothing else.
 
     Args:
@@ -53,12 +55,15 @@ def load_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: 
     Raises:
         ValueError: another type of projector, or other widths.
     """
-    state = {key.split(PROJECTOR_KEY, 1)[1]: tensor for key, tensor in tensors.items() if PROJECTOR_KEY in key}
+    state = {
+        key.split(PROJECTOR_KEY, 1)[1]: tensor for key, tensor in tensors.items() if PROJECTOR_KEY in key
+    }
     held, wanted = projector_shape(state), projector_shape(projector.state_dict())
     if held != wanted:
         raise ValueError(
-            f"The projector file '{source}' holds {held}, but the model wants {wanted}; pass --mm_projector_type "
-            f"{held.kind} with the same vision tower and language model as in stage 1, or another file."
+            f"The projector file '{source}' holds {held}, but the model wants {wanted}; pass "
+            f"--mm_projector_type {held.kind} with the same vision tower and language model as in stage 1, "
+            "or another file."
         )
     try:
         load_gathered(projector, state)
@@ -68,28 +73,25 @@ def load_projector(projector: nn.Module, tensors: Mapping[str, Tensor], source: 
         ) from error
 
 
-def load_token_embeddings(embedding: nn.Embedding, tensors: Mapping[str, Tensor], new_tokens: int) -> bool:
-    """Copy the input embeddings of added tokens, where the file has them, to the last rows of the table.
+def load_token_embeddings(embedding: nn.Embedding, tensors: Mapping[str, Tensor], new_tokens: int) -> None:
+    """Copy the input embeddings of added tokens (`<im_start>`, `<im_end>`) to the last rows of the table.
 
     Args:
         embedding: the model's, already of its final number of rows.
-        tensors: as `read_projector_file` gives them.
+        tensors: as `read_projector_file` gives them; the whole table, or the rows of the added tokens.
         new_tokens: number of added tokens.
 
-    Returns:
-        False when the file has no embeddings.
-
     Raises:
-        ValueError: neither a whole table nor the rows of the added tokens.
+        ValueError: the file has neither.
     """
     rows = next((tensor for key, tensor in tensors.items() if key.endswith(EMBEDDING_KEY)), None)
-    if rows is None:
-        return False
     with gathered([embedding.weight], write=True):
-        if rows.shape[1:] != embedding.weight.shape[1:] or len(rows) not in (len(embedding.weight), new_tokens):
+        whole = embedding.weight.shape
+        if rows is None or tuple(rows.shape) not in (tuple(whole), (new_tokens, whole[1])):
+            found = "no embeddings" if rows is None else f"embeddings of shape {tuple(rows.shape)}"
             raise ValueError(
-                f"The projector file holds embeddings of shape {tuple(rows.shape)} for {new_tokens} added tokens, but the "
-                f"model's table has {tuple(embedding.weight.shape)}; pass a file of the same language model."
+                f"The projector file holds {found}, but {new_tokens} added tokens of a table of shape "
+                f"{tuple(whole)} need theirs; pass a file from a stage 1 with --mm_use_im_start_end, or leave "
+                "the flag out."
             )
         embedding.weight.data[-new_tokens:] = rows[-new_tokens:].to(embedding.weight)
-    return True

@@ -1,4 +1,4 @@
-"""Prompts of different lengths as one batch, padded on the left so that all of them end where generation begins."""
+"""Prompts of different lengths as one batch: padded on the left, all end where generation begins."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def pad_left(
 
     Args:
         prompts: (B, L) int64, or B ragged (L,).
-        attention_mask: (B, L), nonzero at real ids, which need not be contiguous; None with a tensor means that all
-            ids are real, and then no mask is returned.
+        attention_mask: (B, L), nonzero at real ids, which need not be contiguous; None with a tensor means
+            that all ids are real, and then no mask is returned.
     """
     if isinstance(prompts, Tensor):
         if attention_mask is None:

@@ -1,7 +1,8 @@
 """Names in published checkpoints and names in current transformers, in both directions.
 
-transformers 5 dropped the level `vision_model.` from `CLIPVisionModel` and three fields from `config.json`. Readers of
-LLaVA and CLIP checkpoints elsewhere still look for them, so files are written with the old names and read with either.
+transformers 5 dropped the level `vision_model.` from `CLIPVisionModel` and three fields from `config.json`.
+Readers of LLaVA and CLIP checkpoints elsewhere still look for them, so files are written with the old names
+and read with either.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# A CLIP vision tower's own modules (`pre_layrnorm` is how CLIP spells it), either nested in a LLaVA or at the root.
+# A CLIP vision tower's own modules (`pre_layrnorm` is how CLIP spells it), nested in a LLaVA or at the root.
 _TOWER_KEY = re.compile(
     r"(?P<prefix>(?:.*\bvision_tower\.)?)(?P<old>vision_model\.)?"
     r"(?P<rest>(?:embeddings|pre_layrnorm|encoder|post_layernorm)\..+)"
@@ -24,7 +25,9 @@ def published_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
 
     Works for a whole LLaVA and for a bare `CLIPVisionModel`; keys that are published names already are kept.
     """
-    return {_TOWER_KEY.sub(r"\g<prefix>vision_model.\g<rest>", key): value for key, value in state_dict.items()}
+    return {
+        _TOWER_KEY.sub(r"\g<prefix>vision_model.\g<rest>", key): value for key, value in state_dict.items()
+    }
 
 
 def current_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
@@ -33,9 +36,10 @@ def current_state_dict(state_dict: Mapping[str, T]) -> dict[str, T]:
 
 
 def published_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the fields that readers before transformers 5 know, beside the new ones, through all nested configs.
+    """Add the fields that readers before transformers 5 know beside the new ones, in nested configs too.
 
-    `rope_parameters` -> `rope_theta` and `rope_scaling` (None for plain rotary embeddings); `dtype` -> `torch_dtype`.
+    `rope_parameters` -> `rope_theta` and `rope_scaling` (None for plain rotary embeddings); `dtype` ->
+    `torch_dtype`.
     """
     out = {key: published_config(value) if _is_nested(key, value) else value for key, value in config.items()}
     rope = config.get("rope_parameters")

@@ -1,11 +1,11 @@
 """Put image features where their placeholders stand: one integer plan a batch, one buffer, written once.
 
-The plan is made on the host from one copy of the placeholder positions; the tensors of width D are touched by two
-indexed writes in the forward pass and two indexed reads in the backward pass, whatever the number of rows.
+The plan is made on the host from one copy of the placeholder positions; the tensors of width D are touched by
+two indexed writes in the forward pass and two indexed reads in the backward pass, however many rows there are.
 Knows tensors only: no model, no tokenizer, no configuration.
 
-Axes: B rows, L ids of a row, T positions of a row after the splice, N kept text ids of the batch, S rows of image
-features of the batch (all images one after another), M of these that land in the batch, D width of the LM.
+Axes: B rows, L ids of a row, T positions of a row after the splice, N kept text ids of the batch, S rows of
+image features of the batch (all images one after another), M of these that land in the batch, D width of the LM.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def plan_splice(
 ) -> SplicePlan:
     """Decide where each text id and each row of image features goes.
 
-    A row uses one slot (one image) per placeholder, in order; a row without placeholders uses up one slot too, whose
-    features appear nowhere. Positions where `attention_mask` is 0 are dropped, whatever their id.
+    A row uses one slot (one image) per placeholder, in order; a row without placeholders uses up one slot
+    too, whose features appear nowhere. Positions where `attention_mask` is 0 are dropped, whatever their id.
     Costs one copy from the device to the host and one back per batch.
 
     Args:
@@ -117,7 +117,8 @@ def plan_splice(
 def splice_embeddings(plan: SplicePlan, text_embeds: Tensor, image_features: Tensor) -> Tensor:
     """Write text embeddings and image features into one new tensor.
 
-    Feature rows that the plan does not use get a zero gradient, so their producer stays in the graph on every rank.
+    Feature rows that the plan does not use get a zero gradient, so their producer stays in the graph on every
+    rank.
 
     Args:
         plan: of the batch.
@@ -140,14 +141,14 @@ def splice_embeddings(plan: SplicePlan, text_embeds: Tensor, image_features: Ten
 
 
 def splice_labels(plan: SplicePlan, labels: Tensor) -> Tensor:
-    """Move labels (B, L) to their positions after the splice: (B, T), `IGNORE_INDEX` at images and padding."""
+    """Move labels (B, L) to their new positions: (B, T), `IGNORE_INDEX` at images and padding."""
     spliced = labels.new_full((len(plan.starts) * plan.length,), IGNORE_INDEX)
     spliced[plan.text_target] = labels.flatten()[plan.text_source]
     return spliced.view(len(plan.starts), plan.length)
 
 
 class _Splice(torch.autograd.Function):
-    """Two indexed writes forwards, two indexed reads backwards; plain in-place writes would clone the gradient."""
+    """Two indexed writes forwards, two reads backwards; plain in-place writes would clone the gradient."""
 
     @staticmethod
     def forward(
@@ -192,15 +193,16 @@ def _assign_slots(is_image: Tensor, lengths: Tensor) -> Tensor:
     slots = placeholders.clamp(min=1)
     if int(slots.sum()) != len(lengths):
         raise ValueError(
-            f"The batch of {len(slots)} rows needs {int(slots.sum())} images ({int(placeholders.sum())} <image> "
-            f"placeholders, and one unused slot for each of its {int((placeholders == 0).sum())} rows without any), but "
-            f"{len(lengths)} were given; pass one image per placeholder and a dummy image or None for each text-only row."
+            f"The batch of {len(slots)} rows needs {int(slots.sum())} images ({int(placeholders.sum())} "
+            f"<image> placeholders, and one unused slot for each of its {int((placeholders == 0).sum())} "
+            f"rows without any), but {len(lengths)} were given; pass one image per placeholder and a dummy "
+            "image or None for each text-only row."
         )
     slot = ((slots.cumsum(0) - slots)[:, None] + is_image.cumsum(1) - 1)[is_image]
     empty = slot[lengths[slot] == 0]
     if len(empty):
         raise ValueError(
-            f"Image {int(empty[0])} of the batch is None, but an <image> placeholder stands for it; pass the image, or "
-            "take the placeholder out of the prompt."
+            f"Image {int(empty[0])} of the batch is None, but an <image> placeholder stands for it; pass the "
+            "image, or take the placeholder out of the prompt."
         )
     return slot

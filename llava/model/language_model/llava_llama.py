@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +65,8 @@ class LlavaLlamaForCausalLM(PublishedModel, LlamaForCausalLM, LlavaMetaForCausal
     ) -> CausalLMOutputWithPast:
         """LLaMA's forward; with `images` the placeholders in `input_ids` (B, L) become image features first.
 
-        Everything else (`num_items_in_batch`, `logits_to_keep`, ...) goes on to LLaMA. The projector runs once.
+        Everything else (`num_items_in_batch`, `logits_to_keep`, ...) goes on to LLaMA. The projector runs
+        once.
 
         Raises:
             ValueError: numbers of images and placeholders differ.
@@ -107,8 +107,8 @@ class LlavaLlamaForCausalLM(PublishedModel, LlamaForCausalLM, LlavaMetaForCausal
         Prompts of different lengths are padded on the left here, whatever the tokenizer's side.
 
         Args:
-            inputs: (B, L) int64 with `IMAGE_TOKEN_INDEX` placeholders (give `attention_mask` if rows are padded), or a
-                list of B ragged (L,).
+            inputs: (B, L) int64 with `IMAGE_TOKEN_INDEX` placeholders (give `attention_mask` if rows are
+                padded), or a list of B ragged (L,).
             images: as in `forward`.
             image_sizes: the same.
             kwargs: `attention_mask` (B, L) and everything that transformers' `generate` takes.

@@ -25,8 +25,9 @@ class CLIPVisionTower(nn.Module):
     Args:
         vision_tower: folder or hub name.
         args: model configuration or training arguments, with `mm_vision_select_layer` and, optionally,
-            `mm_vision_select_feature` ("patch" drops the class token, "cls_patch" keeps it). A model configuration
-            that came from a LLaVA checkpoint also says where a tower that was trained on may be saved.
+            `mm_vision_select_feature` ("patch" drops the class token, "cls_patch" keeps it). A model
+            configuration that came from a LLaVA checkpoint also says where a tower that was trained on may be
+            saved.
         delay_load: build without weights; `load_model` reads them.
     """
 
@@ -46,8 +47,9 @@ class CLIPVisionTower(nn.Module):
     def load_model(self, device_map: Any = None) -> None:
         """Read the weights and freeze them; does nothing when they are there already.
 
-        Weights that a LLaVA checkpoint brings along win over the published ones if somebody trained them. A saved
-        copy that is only the published tower in a smaller dtype is left aside: the published one is more exact.
+        Weights that a LLaVA checkpoint brings along win over the published ones if somebody trained them. A
+        saved copy that is only the published tower in a smaller dtype is left aside: the published one is
+        more exact.
         """
         if self.is_loaded:
             return
@@ -69,7 +71,8 @@ class CLIPVisionTower(nn.Module):
         with gathered(self.vision_tower.parameters()):
             published = self.vision_tower.state_dict()
             trained = saved.keys() != published.keys() or any(
-                not torch.equal(tensor, published[key].to("cpu", tensor.dtype)) for key, tensor in saved.items()
+                not torch.equal(tensor, published[key].to("cpu", tensor.dtype))
+                for key, tensor in saved.items()
             )
         if trained:
             load_gathered(self.vision_tower, saved)
@@ -90,7 +93,8 @@ class CLIPVisionTower(nn.Module):
         if self.select_feature == "cls_patch":
             return features
         raise ValueError(
-            f"mm_vision_select_feature is '{self.select_feature}'; pass patch (without the class token) or cls_patch."
+            f"mm_vision_select_feature is '{self.select_feature}'; pass patch (without the class token) or "
+            "cls_patch."
         )
 
     def forward(self, images: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
@@ -142,7 +146,7 @@ class CLIPVisionTower(nn.Module):
 
 
 def _image_processor(name: str) -> Any:
-    """The PIL processor by its own name: the general one warns about torchvision, and pixels would depend on it."""
+    """The PIL processor by its own name: with the general one pixels would depend on torchvision."""
     try:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Processor
     except ImportError:

@@ -30,13 +30,15 @@ class ProjectorShape(NamedTuple):
     lm_width: int | None
 
     def __str__(self) -> str:
-        return self.kind if self.lm_width is None else f"{self.kind} from width {self.vision_width} to {self.lm_width}"
+        widths = "" if self.lm_width is None else f" from width {self.vision_width} to {self.lm_width}"
+        return self.kind + widths
 
 
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
     """Build the projector that `config` asks for: (B, P, Dv) -> (B, P, D).
 
-    State-dict keys are those of published files: `weight`, `bias` for `linear`; `0.*`, `2.*`, ... for `mlpNx_gelu`.
+    State-dict keys are those of published files: `weight`, `bias` for `linear`; `0.*`, `2.*`, ... for
+    `mlpNx_gelu`.
 
     Args:
         config: has `mm_hidden_size` (Dv) and `hidden_size` (D); `mm_projector_type` is `linear` when absent.
@@ -54,8 +56,8 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     match = _MLP.fullmatch(kind)
     if match is None:
         raise ValueError(
-            f"The projector type '{kind}' is unknown; pass --mm_projector_type linear, mlp2x_gelu (any depth: "
-            "mlp3x_gelu ...) or identity."
+            f"The projector type '{kind}' is unknown; pass --mm_projector_type linear, mlp2x_gelu (any "
+            "depth: mlp3x_gelu ...) or identity."
         )
     layers: list[nn.Module] = [nn.Linear(config.mm_hidden_size, config.hidden_size)]
     for _ in range(int(match[1]) - 1):
@@ -64,7 +66,7 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
 
 
 def projector_shape(state_dict: Mapping[str, Tensor]) -> ProjectorShape:
-    """Read type and widths off a projector's own keys (`weight`, `0.weight`, ...); no tensors means `identity`.
+    """Read type and widths off a projector's own keys (`weight`, `0.weight`, ...); none means `identity`.
 
     Raises:
         ValueError: keys that no projector of ours has.
@@ -77,8 +79,8 @@ def projector_shape(state_dict: Mapping[str, Tensor]) -> ProjectorShape:
     depths = sorted(int(key.split(".")[0]) for key in state_dict if re.fullmatch(r"\d+\.weight", key))
     if not depths or depths != list(range(0, 2 * len(depths), 2)):
         raise ValueError(
-            f"No projector type has the keys {sorted(state_dict)}; expected `weight` and `bias` (linear) or `0.weight`, "
-            "`2.weight`, ... (mlpNx_gelu)."
+            f"No projector type has the keys {sorted(state_dict)}; expected `weight` and `bias` (linear) or "
+            "`0.weight`, `2.weight`, ... (mlpNx_gelu)."
         )
     vision_width = _shape(state_dict["0.weight"])[1]
     lm_width = _shape(state_dict[f"{depths[-1]}.weight"])[0]

@@ -1,0 +1,138 @@
+"""Between pictures, prompts and tensors: what every script around a LLaVA calls."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.tokenization import text_to_ids
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def load_image_from_base64(image: str) -> Image:
+    """Decode a picture file."""
+    from PIL import Image as pil
+
+    return pil.open(BytesIO(base64.b64decode(image)))
+
+
+def expand2square(pil_img: Image, background_color: int | tuple[int, ...]) -> Image:
+    """Pad to a square, content in the middle; an odd pixel of padding goes to the right or the bottom."""
+    from PIL import Image as pil
+
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = pil.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def process_images(images: Sequence[Image], image_processor: Any, model_cfg: Any) -> Tensor | list[Tensor]:
+    """Preprocess as the model was trained.
+
+    Args:
+        images: RGB pictures.
+        image_processor: of the vision tower.
+        model_cfg: `image_aspect_ratio` "pad" pads to a square with the mean colour; any other, or none,
+            resizes the shorter side and crops the middle, which loses the borders.
+
+    Returns:
+        (N, 3, H, W) float32; a list of (3, H, W) if the sizes differ.
+
+    Raises:
+        NotImplementedError: the model wants tiles ("anyres").
+    """
+    mode = getattr(model_cfg, "image_aspect_ratio", None)
+    if mode is not None and mode.startswith("anyres"):
+        raise NotImplementedError(
+            f"The model wants image_aspect_ratio='{mode}' (tiles, LLaVA v1.6), which this version does not "
+            "have; use a v1.5 checkpoint."
+        )
+    if mode == "pad":
+        background = tuple(int(value * 255) for value in image_processor.image_mean)
+        images = [expand2square(image, background) for image in images]
+    pixels = [image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in images]
+    if len({image.shape for image in pixels}) == 1:
+        return torch.stack(pixels)
+    return pixels
+
+
+def tokenizer_image_token(
+    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> list[int] | Tensor:
+    """Ids of a prompt with `image_token_index` for every `<image>`.
+
+    The text between images is tokenized piece by piece, as published models were trained: each piece has the
+    tokenizer's own beginning (LLaMA: a space in front), and only the first keeps its BOS.
+
+    Args:
+        prompt: text.
+        tokenizer: of the model.
+        image_token_index: the placeholder id.
+        return_tensors: None for a list, "pt" for int64 (L,).
+
+    Raises:
+        ValueError: another `return_tensors`.
+    """
+    if return_tensors not in (None, "pt"):
+        raise ValueError(f"return_tensors is '{return_tensors}'; pass 'pt' for a tensor or None for a list.")
+    pieces = [text_to_ids(piece, tokenizer) for piece in prompt.split(DEFAULT_IMAGE_TOKEN)]
+    has_bos = bool(pieces[0]) and pieces[0][0] == tokenizer.bos_token_id
+    ids = pieces[0][:1] if has_bos else []
+    for index, piece in enumerate(pieces):
+        if index:
+            ids.append(image_token_index)
+        ids.extend(piece[1:] if has_bos else piece)
+    return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """Last component of a path; `parent_checkpoint-N` for a checkpoint inside a run."""
+    parts = model_path.strip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+
+
+class KeywordsStoppingCriteria:
+    """Stop generating when every row ends in one of the keywords.
+
+    Args:
+        keywords: texts.
+        tokenizer: of the model.
+        input_ids: (B, L), the prompt.
+    """
+
+    def __init__(self, keywords: Sequence[str], tokenizer: Any, input_ids: Tensor) -> None:
+        self.keywords = list(keywords)
+        self.tokenizer = tokenizer
+        self.keyword_ids = [
+            torch.tensor(ids[1:] if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ids)
+            for ids in (text_to_ids(keyword, tokenizer) for keyword in keywords)
+        ]
+        self.max_keyword_len = max((len(ids) for ids in self.keyword_ids), default=0)
+        self.start_len: int | None = None
+        self._prompt_len = input_ids.shape[1]
+
+    def call_for_batch(self, output_ids: Tensor, scores: Any, **kwargs: Any) -> bool:
+        """Whether the row `output_ids` (1, L) ends in a keyword, by its ids or in the decoded text."""
+        if self.start_len is None:  # generation from embeddings has no prompt in its output
+            self.start_len = self._prompt_len if output_ids.shape[1] > self._prompt_len else 0
+        row = output_ids[0]
+        if any(torch.equal(row[-len(ids) :], ids.to(row)) for ids in self.keyword_ids):
+            return True
+        tail = min(len(row) - self.start_len, self.max_keyword_len)
+        text = self.tokenizer.decode(row[len(row) - tail :], skip_special_tokens=True)
+        return any(keyword in text for keyword in self.keywords)
+
+    def __call__(self, output_ids: Tensor, scores: Any, **kwargs: Any) -> bool:
+        """Whether all rows do."""
+        return all(self.call_for_batch(row[None], scores) for row in output_ids)
