@@ -1,0 +1,259 @@
+"""Samples on their way to the model: the dataset, the collator, and the check of a whole file."""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from llava import conversation as conversation_lib
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.train.preprocess import SampleError, check_turns, preprocess, preprocess_multimodal
+from llava.train.samples import SampleFile
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from transformers import PreTrainedTokenizerBase
+
+    from llava.train.arguments import DataArguments
+
+logger = logging.getLogger(__name__)
+_MOST_SKIPPED_IN_A_ROW = 100
+
+
+class LazySupervisedDataset(Dataset[dict[str, Any]]):
+    """The samples of `--data_path`, read and tokenized when they are asked for.
+
+    An item is `input_ids` (L,) and `labels` (L,), int64, `id`, and in a multimodal run `image` (3, H, W)
+    float32; a text-only sample there carries zeros, because the model takes one image for every row.
+
+    With `on_bad_sample="skip"` the place of a sample that cannot be used is taken by the next usable one of
+    its kind (with or without image). That depends on the data alone, so a resumed run sees the same samples,
+    and grouping by kind holds. `skipped_samples_path` lists each once, as a JSON line.
+
+    Args:
+        data_path: A JSON list of samples.
+        tokenizer: Of the LLM, with its `model_max_length` set.
+        data_args: The run's `DataArguments`; a multimodal run has set `image_processor` on them.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no JSON list, or an empty one.
+        SampleError: (from an item) a sample cannot be used; the sentence names it.
+    """
+
+    def __init__(
+        self, data_path: str | Path, tokenizer: PreTrainedTokenizerBase, data_args: DataArguments
+    ) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.data_args = data_args
+        # Kept here because a spawned data worker starts with the module's default template.
+        self.conversation = conversation_lib.default_conversation
+        self.list_data_dict = SampleFile(data_path)
+        if not len(self.list_data_dict):
+            raise ValueError(f"--data_path {data_path} holds no samples: pass a file with at least one.")
+        self.skipped: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.list_data_dict)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Words of each sample, at least 1, and 128 more with an image."""
+        return [max(1, abs(length)) + 128 * (length > 0) for length in self.modality_lengths]
+
+    @property
+    def modality_lengths(self) -> list[int]:
+        """Words of each sample, at least 1, negative for samples without image."""
+        words = self.list_data_dict.words.clip(min=1)
+        return [
+            int(n) if image else -int(n)
+            for n, image in zip(words, self.list_data_dict.has_image, strict=True)
+        ]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.data_args.on_bad_sample == "error":
+            return self.sample(index)
+        for candidate in islice(self._same_kind(index), _MOST_SKIPPED_IN_A_ROW):
+            if candidate in self.skipped:
+                continue
+            try:
+                return self.sample(candidate)
+            except SampleError as error:
+                logger.warning("Skipped: %s", error)
+                self.record_skipped({candidate: str(error)})
+        raise SampleError(
+            f"{_MOST_SKIPPED_IN_A_ROW} samples in a row are bad; the last one: {self.skipped[candidate]}"
+        )
+
+    def sample(self, index: int) -> dict[str, Any]:
+        """The item of one sample, or `SampleError` with a sentence that names the sample and its file."""
+        entry = self.list_data_dict[index]
+        try:
+            item = self._read(entry)
+        except SampleError as error:
+            name = self._name(index, entry)
+            raise SampleError(
+                f"Sample {name!r} of {self.list_data_dict.path} cannot be used: {error}."
+            ) from error
+        return {**item, "id": self._name(index, entry)}
+
+    def _read(self, entry: Any) -> dict[str, Any]:
+        if not isinstance(entry, dict):
+            raise SampleError(f"it is a {type(entry).__name__}; make it {{id, image, conversations}}")
+        turns = check_turns(entry.get("conversations"))
+        has_image = "image" in entry
+        if has_image and self.data_args.image_processor is None:
+            raise SampleError("it has an image, but the run has no tower to see it; pass --vision_tower")
+        turns = preprocess_multimodal([turns], self.data_args, self.conversation)[0] if has_image else turns
+        asked = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
+        if asked != has_image:
+            raise SampleError(
+                f"it has {int(has_image)} image and {asked} {DEFAULT_IMAGE_TOKEN} in its turns; "
+                f"write {DEFAULT_IMAGE_TOKEN} once in a sample with an image and nowhere else"
+            )
+        coded = preprocess([turns], self.tokenizer, has_image, self.conversation)
+        item = {"input_ids": coded["input_ids"][0], "labels": coded["labels"][0]}
+        self._check_length(item)
+        if has_image:
+            item["image"] = self._image(entry["image"])
+        elif self.data_args.is_multimodal:
+            size = self.data_args.image_processor.crop_size
+            item["image"] = torch.zeros(3, size["height"], size["width"])
+        return item
+
+    def _check_length(self, item: dict[str, torch.Tensor]) -> None:
+        limit = self.tokenizer.model_max_length
+        width = 1 + (item["input_ids"] == IMAGE_TOKEN_INDEX) * (self.data_args.image_tokens - 1)
+        places = (width.cumsum(0) - 1)[item["labels"] != IGNORE_INDEX]
+        if not (places < limit).any():
+            raise SampleError(
+                f"its first answer begins after --model_max_length {limit} tokens, so nothing of it would be "
+                "learned; shorten the sample or raise --model_max_length"
+            )
+
+    def _image(self, name: Any) -> torch.Tensor:
+        if not isinstance(name, str):
+            raise SampleError(f"its image is {name!r}; give the path of one image file")
+        from llava.mm_utils import process_images
+
+        image = load_image(Path(self.data_args.image_folder or "") / name)
+        return process_images([image], self.data_args.image_processor, self.data_args)[0]
+
+    def _same_kind(self, index: int) -> Iterator[int]:
+        kind = self.list_data_dict.has_image[index]
+        count = len(self)
+        return (
+            place % count
+            for place in range(index, index + count)
+            if self.list_data_dict.has_image[place % count] == kind
+        )
+
+    def record_skipped(self, problems: Mapping[int, str]) -> None:
+        """Skips samples from now on, and lists those that `skipped_samples_path` does not list yet."""
+        self.skipped.update(problems)
+        if self.data_args.skipped_samples_path is None:
+            return
+        path = Path(self.data_args.skipped_samples_path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+", encoding="utf-8") as file:
+            file.seek(0)
+            listed = {json.loads(line)["index"] for line in file}
+            for index in sorted(problems.keys() - listed):
+                row = {"index": index, "id": self._name(index), "problem": problems[index]}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def _name(self, index: int, entry: Any = None) -> str:
+        entry = self.list_data_dict[index] if entry is None else entry
+        return str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {index}"
+
+
+def load_image(path: str | Path) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        SampleError: The file is missing, is no image, or is damaged.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if not Path(path).is_file():
+        raise SampleError(f"its image {path} does not exist; check --image_folder and the sample's `image`")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise SampleError(
+            f"its image {path} is not an image file, whatever its name says; replace it"
+        ) from error
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise SampleError(f"its image {path} is damaged ({error}); fetch it again") from error
+
+
+@dataclass
+class DataCollatorForSupervisedDataset:
+    """Joins items into a batch, padded on the right and cut to the tokenizer's `model_max_length`."""
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Makes a batch.
+
+        Args:
+            instances: Items of `LazySupervisedDataset`.
+
+        Returns:
+            `input_ids`, `labels` (B, L) int64; `attention_mask` (B, L) bool, from lengths, so that an `<unk>`
+            in the text counts although it is also the pad token; `images` (B, 3, H, W), or a list where
+            shapes differ; `sample_ids`.
+        """
+        limit = self.tokenizer.model_max_length
+        ids = [item["input_ids"][:limit] for item in instances]
+        labels = [item["labels"][:limit] for item in instances]
+        lengths = torch.tensor([len(row) for row in ids])
+        batch: dict[str, Any] = {
+            "input_ids": pad_sequence(ids, True, self.tokenizer.pad_token_id),
+            "labels": pad_sequence(labels, True, IGNORE_INDEX),
+            "attention_mask": torch.arange(int(lengths.max())) < lengths[:, None],
+            "sample_ids": [item.get("id", "") for item in instances],
+        }
+        if "image" in instances[0]:
+            images = [item["image"] for item in instances]
+            batch["images"] = torch.stack(images) if len({image.shape for image in images}) == 1 else images
+        return batch
+
+
+def make_supervised_data_module(
+    tokenizer: PreTrainedTokenizerBase, data_args: DataArguments, num_workers: int = 0
+) -> dict[str, Any]:
+    """The data arguments of a Trainer: `train_dataset`, `eval_dataset` (None) and `data_collator`.
+
+    Args:
+        tokenizer: Of the LLM.
+        data_args: The run's; with `validate_data` every sample is read first.
+        num_workers: Processes for that.
+
+    Raises:
+        FileNotFoundError: There is no such data file.
+        ValueError: The file is no JSON list, or an empty one.
+        SampleError: `validate_data` found samples that cannot be used, and `on_bad_sample` is "error".
+    """
+    dataset = LazySupervisedDataset(data_args.data_path or "", tokenizer, data_args)
+    if data_args.validate_data:
+        from llava.train.validate import validate
+
+        validate(dataset, num_workers)
+    return {
+        "train_dataset": dataset,
+        "eval_dataset": None,
+        "data_collator": DataCollatorForSupervisedDataset(tokenizer),
+    }
