@@ -1,0 +1,75 @@
+"""The flags of a short run on the tiny model, and what it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from tests.conftest import TinyAssets
+
+STAGES = {
+    1: {"version": "plain", "tune_mm_mlp_adapter": True, "learning_rate": 2e-3},
+    2: {
+        "version": "v1",
+        "image_aspect_ratio": "pad",
+        "group_by_modality_length": True,
+        "learning_rate": 1e-3,
+        "mm_projector_lr": 2e-3,
+    },
+}
+
+
+def flags(tiny: TinyAssets, stage: int, output_dir: Path, **changes: Any) -> list[str]:
+    """A command line; `changes` override, None takes a flag away. 64 samples are 8 steps an epoch."""
+    chosen = {
+        "model_name_or_path": tiny.llama,
+        "vision_tower": tiny.clip,
+        "data_path": tiny.world.pretrain_json if stage == 1 else tiny.world.finetune_json,
+        "image_folder": tiny.world.images,
+        "output_dir": output_dir,
+        "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_select_layer": -2,
+        "mm_use_im_patch_token": False,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 4,
+        "save_strategy": "no",
+        "weight_decay": 0.1,
+        "warmup_ratio": 0.1,
+        "lr_scheduler_type": "cosine",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "use_cpu": True,
+        **STAGES[stage],
+        **changes,
+    }
+    return [word for name, value in chosen.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a final folder of either stage."""
+    if (folder / "mm_projector.bin").is_file():
+        return torch.load(folder / "mm_projector.bin", weights_only=True)
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 over names and bytes of the tensors."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights(folder).items()):
+        total.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def losses(folder: Path) -> list[float]:
+    """The logged loss of every step."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
