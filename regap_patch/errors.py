@@ -1,0 +1,58 @@
+"""Everything that the patch layer refuses, as one tree.
+
+```
+ReGapError
+├── ConfigError (ValueError)         a setting that means nothing, or two that contradict each other
+├── UnknownHostError (TypeError)     no row of the table of hosts fits this model
+├── UnsupportedModelError (TypeError)  the model is known, but ReGap has no meaning on it or comes too late
+├── AlreadyPatchedError              the model carries a patch with another config
+├── PatchStateError (RuntimeError)   a forward pass that the patch cannot add a loss to
+├── CalibrationError (RuntimeError)  alpha cannot be measured, or does not belong to this run
+├── FinetuneError (RuntimeError)     the regulariser would train the language model
+├── LaunchError (RuntimeError)       `python -m regap_patch.run` got nothing that it can patch
+└── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
+```
+Each message is one sentence: what was asked, what was found, what to do.
+"""
+
+from __future__ import annotations
+
+
+class ReGapError(Exception):
+    """The root of the tree: `except ReGapError` catches what this package refuses and nothing else."""
+
+
+class ConfigError(ReGapError, ValueError):
+    """A setting that means nothing, or two settings that contradict each other."""
+
+
+class UnknownHostError(ReGapError, TypeError):
+    """No row of the table of hosts fits this model."""
+
+
+class UnsupportedModelError(ReGapError, TypeError):
+    """The model is of a kind, or in a state, on which the patch has no meaning."""
+
+
+class AlreadyPatchedError(ReGapError):
+    """The model carries a patch with another config."""
+
+
+class PatchStateError(ReGapError, RuntimeError):
+    """A forward pass that the patch cannot add its loss to."""
+
+
+class CalibrationError(ReGapError, RuntimeError):
+    """The coefficient alpha cannot be measured, or does not belong to this run."""
+
+
+class FinetuneError(ReGapError, RuntimeError):
+    """The regulariser was about to act while the language model trains."""
+
+
+class LaunchError(ReGapError, RuntimeError):
+    """The launcher got nothing that it can run, or the script built nothing that it can patch."""
+
+
+class StudyError(ReGapError, RuntimeError):
+    """A step of the miniature cannot run, or failed."""

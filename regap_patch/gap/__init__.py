@@ -1,0 +1,29 @@
+"""The mathematics of the modality gap: pure torch, no files, no hooks, no collectives."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "ModalityRows": "rows",
+    "GapStats": "statistics",
+    "gap_statistics": "statistics",
+    "LOSSES": "losses",
+    "gap_loss": "losses",
+    "reduce_like_lm": "reduction",
+    "supervised_targets": "reduction",
+    "Calibration": "calibration",
+    "LOSSES_IN_WORDS": "catalog",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

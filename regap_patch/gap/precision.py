@@ -1,0 +1,25 @@
+"""Distances of near-equal large means need float32: bfloat16 keeps two to three decimal digits."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay as they are (and stay the same tensor)."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Products inside keep the dtype of their inputs, whatever autocast the caller is under."""
+    if device.type == "meta":  # has no autocast to switch off
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
+def float64(values: Tensor) -> Tensor:
+    """Float64 for sums that run over a whole training; on the host where the device has none (MPS)."""
+    return values.cpu().double() if values.device.type == "mps" else values.double()
