@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import logging
 from collections.abc import Callable
 from enum import Enum, auto
 from io import BytesIO
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+
+logger = logging.getLogger(__name__)
 
 PADDING_COLOUR = (122, 116, 104)
 """CLIP's mean colour."""
@@ -242,6 +245,36 @@ conv_llava_v0 = _template(_HUMAN, ("Human", "Assistant"), SeparatorStyle.SINGLE)
 
 default_conversation = conv_vicuna_v1
 """Training replaces this module variable by the template of `--version`."""
+
+# The first part of a model's name that is found decides.
+_NAMES = (
+    ("llama-2", "llava_llama_2"),
+    ("mistral", "mistral_instruct"),
+    ("v1.6-34b", "chatml_direct"),
+    ("v1", "llava_v1"),
+    ("mpt", "mpt"),
+)
+
+
+def template_for(model_name: str, conv_mode: str | None = None) -> Conversation:
+    """A fresh conversation for a model: the template that its name suggests, or `conv_mode`, which wins.
+
+    Raises:
+        ValueError: unknown `conv_mode`.
+    """
+    suggested = next((key for part, key in _NAMES if part in model_name.lower()), "llava_v0")
+    key = suggested if conv_mode is None else conv_mode
+    if key not in conv_templates:
+        raise ValueError(
+            f"The conversation template '{key}' is unknown; pass --conv-mode with one of "
+            f"{', '.join(conv_templates)}."
+        )
+    if key != suggested:
+        logger.warning(
+            "The name '%s' suggests the template %s; using %s as asked.", model_name, suggested, key
+        )
+    return conv_templates[key].copy()
+
 
 conv_templates: dict[str, Conversation] = {
     "v1": conv_vicuna_v1,

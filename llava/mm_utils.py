@@ -10,11 +10,43 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IMAGE_PLACEHOLDER,
+    IMAGE_TOKEN_INDEX,
+)
 from llava.tokenization import text_to_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def load_image(source: str) -> Image:
+    """RGB picture from a file or an http(s) address.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a picture.
+    """
+    from PIL import Image as pil
+
+    if source.startswith(("http://", "https://")):
+        from urllib.request import urlopen
+
+        with urlopen(source, timeout=30) as response:
+            file: Any = BytesIO(response.read())
+    else:
+        file = source
+    try:
+        return pil.open(file).convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"The picture '{source}' does not exist; check --image-file.") from None
+    except OSError as error:
+        raise ValueError(
+            f"'{source}' cannot be read as a picture ({error}); pass a PNG or JPEG file."
+        ) from error
 
 
 def load_image_from_base64(image: str) -> Image:
@@ -94,6 +126,22 @@ def tokenizer_image_token(
             ids.append(image_token_index)
         ids.extend(piece[1:] if has_bos else piece)
     return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
+
+
+def place_images(query: str, count: int, start_end: bool) -> str:
+    """The query with one `<image>` for each picture: where `<image-placeholder>` stands, else in front.
+
+    Args:
+        query: a user's words.
+        count: of pictures.
+        start_end: the model wants `<im_start>` and `<im_end>` around each.
+    """
+    token = DEFAULT_IMAGE_TOKEN
+    if start_end:
+        token = DEFAULT_IM_START_TOKEN + token + DEFAULT_IM_END_TOKEN
+    if IMAGE_PLACEHOLDER in query:
+        return query.replace(IMAGE_PLACEHOLDER, token)
+    return f"{token}\n" * count + query
 
 
 def get_model_name_from_path(model_path: str) -> str:

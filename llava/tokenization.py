@@ -18,19 +18,20 @@ from llava.model.checkpoint_files import find_file
 def load_tokenizer(path: str, **kwargs: Any) -> Any:
     """The tokenizer of a checkpoint.
 
-    A LLaMA folder that does not say whether its tokenizer is `legacy` means that it is: that was the default
-    when such folders were written, and newer ones say so.
+    The configuration of a LLaVA does not help to find it (old ones have a name that is transformers' own):
+    LLaMA's does. A LLaMA folder that does not say whether its tokenizer is `legacy` means that it is: that
+    was the default when such folders were written, and newer ones say so.
 
     Args:
         path: folder or hub name.
         kwargs: of `AutoTokenizer.from_pretrained`: `model_max_length`, `padding_side`, ...
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaConfig
 
-    config_file = find_file(path, "tokenizer_config.json")
-    if config_file is not None and find_file(path, "tokenizer.model") is not None:
-        with open(config_file, encoding="utf-8") as file:
-            legacy = json.load(file).get("legacy")
+    if "mm_vision_tower" in _read_json(find_file(path, "config.json")):
+        kwargs.setdefault("config", LlamaConfig())
+    if find_file(path, "tokenizer.model") is not None:
+        legacy = _read_json(find_file(path, "tokenizer_config.json")).get("legacy")
         kwargs.setdefault("legacy", legacy is None or legacy)
     return AutoTokenizer.from_pretrained(path, use_fast=False, **kwargs)
 
@@ -63,6 +64,13 @@ def text_to_ids_and_places(text: str, tokenizer: Any) -> tuple[list[int], list[i
         for start, end in coded["offset_mapping"]
     ]
     return coded["input_ids"], places
+
+
+def _read_json(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 def _with_dummy_prefixes(text: str, tokenizer: Any) -> tuple[str, list[int]]:

@@ -91,7 +91,7 @@ def load_token_embeddings(embedding: nn.Embedding, tensors: Mapping[str, Tensor]
             found = "no embeddings" if rows is None else f"embeddings of shape {tuple(rows.shape)}"
             raise ValueError(
                 f"The projector file holds {found}, but {new_tokens} added tokens of a table of shape "
-                f"{tuple(whole)} need theirs; pass a file from a stage 1 with --mm_use_im_start_end, or leave "
+                f"{tuple(whole)} need theirs; pass a file of a stage 1 with --mm_use_im_start_end, or leave "
                 "the flag out."
             )
         embedding.weight.data[-new_tokens:] = rows[-new_tokens:].to(embedding.weight)

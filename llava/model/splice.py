@@ -1,11 +1,11 @@
 """Put image features where their placeholders stand: one integer plan a batch, one buffer, written once.
 
 The plan is made on the host from one copy of the placeholder positions; the tensors of width D are touched by
-two indexed writes in the forward pass and two indexed reads in the backward pass, however many rows there are.
+two indexed writes in the forward pass and two indexed reads in the backward pass, for any number of rows.
 Knows tensors only: no model, no tokenizer, no configuration.
 
 Axes: B rows, L ids of a row, T positions of a row after the splice, N kept text ids of the batch, S rows of
-image features of the batch (all images one after another), M of these that land in the batch, D width of the LM.
+image features of the batch (all images one after another), M of these that land in it, D width of the LM.
 """
 
 from __future__ import annotations
