@@ -1,15 +1,81 @@
-"""The peer: upstream LLaVA in an environment of its own, one process for all tests."""
+"""The peer, upstream LLaVA in an environment of its own, and the runs that ours is compared with: once for
+all tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+import torch
 
+from tests.upstream import operations
 from tests.upstream.peer import Peer
+from tests.upstream.recipes import stage_flags
+
+if TYPE_CHECKING:
+    from tests.conftest import TinyAssets
+
+
+class Run(NamedTuple):
+    """What a training run of one of the two left; the folder's name holds `llava`, which upstream's loader
+    asks for."""
+
+    folder: Path
+    losses: list[float]
 
 
 @pytest.fixture(scope="session")
 def upstream() -> Iterator[Peer]:
     with Peer() as peer:
         yield peer
+
+
+@pytest.fixture(scope="session")
+def packages(upstream: Peer) -> dict[str, Callable[..., Any]]:
+    """The two packages named `llava`, each as a function `(operation, **arguments) -> result`."""
+
+    def ours(operation: str, **arguments: Any) -> Any:
+        return getattr(operations, operation)(**arguments)
+
+    return {"ours": ours, "upstream": upstream.call}
+
+
+@pytest.fixture(scope="session")
+def runs(
+    packages: dict[str, Callable[..., Any]], tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, int], Run]:
+    """Both stages, 20 steps, by both; each stage starts from one projector file for the two."""
+    root = tmp_path_factory.mktemp("runs")
+    projector = {1: root / "first.bin", 2: root / "llava-upstream-stage1" / "mm_projector.bin"}
+    torch.save(first_projector(), projector[1])
+    made = {}
+    for stage in (1, 2):
+        for name in ("upstream", "ours"):
+            folder = root / f"llava-{name}-stage{stage}"
+            flags = stage_flags(
+                stage,
+                llama=tiny.llama,
+                clip=tiny.clip,
+                world=tiny.world,
+                projector=projector[stage],
+                output_path=folder,
+            )
+            made[name, stage] = Run(folder, packages[name]("train", argv=flags)["losses"])
+    return made
+
+
+def first_projector(width: int = 64) -> dict[str, torch.Tensor]:
+    """An `mlp2x_gelu` projector under the names of `mm_projector.bin`, random."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "0.weight": (width, width),
+        "0.bias": (width,),
+        "2.weight": (width, width),
+        "2.bias": (width,),
+    }
+    return {
+        f"model.mm_projector.{name}": torch.randn(shape, generator=generator) / width**0.5
+        for name, shape in shapes.items()
+    }

@@ -35,14 +35,14 @@ def collated_rows(
         A row each: `input_ids (L,)`, `labels (L,)`, `images (3, H, W)`.
         A sample that the package refuses gives `{"error": ...}` instead.
     """
+    from transformers import AutoTokenizer, CLIPImageProcessor
+
+    from llava import conversation
     from llava.train.train import (
         DataArguments,
         DataCollatorForSupervisedDataset,
         LazySupervisedDataset,
     )
-    from transformers import AutoTokenizer, CLIPImageProcessor
-
-    from llava import conversation
 
     text_tokenizer = AutoTokenizer.from_pretrained(
         tokenizer, model_max_length=max_length, padding_side="right", use_fast=False, legacy=legacy
@@ -75,18 +75,19 @@ def answer(
     image: str,
     question: str,
     conv_mode: str,
-    max_new_tokens: int = 12,
+    num_tokens: int = 12,
 ) -> dict[str, Any]:
     """Loads a checkpoint folder as an evaluation script does and asks it one question about one picture.
 
     Loaded in half precision, the default of both, and then widened. The vision tower is made to go the same
     way: which precision it is loaded in depends on the device.
     """
+    from PIL import Image
+
     from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
     from llava.conversation import conv_templates
     from llava.mm_utils import get_model_name_from_path, process_images, tokenizer_image_token
     from llava.model.builder import load_pretrained_model
-    from PIL import Image
 
     tokenizer, model, image_processor, context_length = load_pretrained_model(
         model_path, model_base, get_model_name_from_path(model_path), device="cpu"
@@ -101,11 +102,11 @@ def answer(
     input_ids = tokenizer_image_token(prompt, tokenizer, IMAGE_TOKEN_INDEX, return_tensors="pt")[None]
     with Image.open(image) as opened:
         images = process_images([opened.convert("RGB")], image_processor, model.config).float()
+    # Answers of the training data are one word long, which would compare one token.
+    lengths = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
     with torch.inference_mode():
         logits = model(input_ids, images=images).logits[0]
-        tokens = model.generate(
-            input_ids, images=images, do_sample=False, max_new_tokens=max_new_tokens, use_cache=True
-        )[0]
+        tokens = model.generate(input_ids, images=images, do_sample=False, **lengths)[0]
     return {
         "input_ids": input_ids[0],
         "images": images[0],

@@ -41,7 +41,7 @@ def _add_module(name: str, *, is_package: bool) -> types.ModuleType:
 
 @contextlib.contextmanager
 def tower_in_run_dtype() -> Iterator[None]:
-    """Upstream casts the tower to fp16 also in fp32 runs and ours follows the run: here upstream's stays fp32."""
+    """Upstream casts the tower to fp16 in fp32 runs too, ours follows the run: upstream's stays fp32 here."""
     from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 
     cast = CLIPVisionTower.to
