@@ -33,24 +33,24 @@ def text_rows_mask(
     Returns:
         (B, L) bool.
     """
-    mask = (labels != IGNORED) & (ids >= 0) & (ids != image_id)
+    supervised = labels != IGNORED
+    if attention_mask is not None and attention_mask.dim() == 2:
+        supervised = supervised & attention_mask.to(device=labels.device, dtype=torch.bool)
+    mask = supervised & (ids >= 0) & (ids != image_id) & ~_newline_of_plain(ids, supervised, image_id)
     for end in end_ids:
         mask = mask & (ids != end)
-    if attention_mask is not None and attention_mask.dim() == 2:
-        mask = mask & attention_mask.to(device=mask.device, dtype=torch.bool)
-    return mask & ~_newline_of_plain(ids, labels, image_id)
+    return mask
 
 
-def _newline_of_plain(ids: Tensor, labels: Tensor, image_id: int) -> Tensor:
+def _newline_of_plain(ids: Tensor, supervised: Tensor, image_id: int) -> Tensor:
     """Where the newline stands that ends a `plain` caption: (B, L) bool, at most one True in a row.
 
     The layer knows no tokenizer, so it goes by the shape of the row: `plain` alone supervises from the
     position right after the image on, and the newline is then the last supervised id.
     """
-    supervised = (labels != IGNORED).int()
     position = torch.arange(ids.shape[1], device=ids.device)
-    first = supervised.argmax(1, keepdim=True)
+    first = supervised.int().argmax(1, keepdim=True)
     before = ids.gather(1, (first - 1).clamp(min=0))
     is_plain = (first > 0) & (before == image_id)
-    last = ids.shape[1] - 1 - supervised.flip(1).argmax(1, keepdim=True)
+    last = ids.shape[1] - 1 - supervised.int().flip(1).argmax(1, keepdim=True)
     return is_plain & (position == last)
