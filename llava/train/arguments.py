@@ -163,6 +163,8 @@ def parse_arguments(
     kinds = [ModelArguments, DataArguments, TrainingArguments]
     parser = transformers.HfArgumentParser(
         kinds,  # type: ignore[arg-type]  # its annotation asks for an instance of a class
+        usage="python -m llava.train.train --model_name_or_path LLM --vision_tower CLIP --version plain|v1 "
+        "--data_path FILE --image_folder FOLDER --output_dir FOLDER [more flags]",
         description="Trains a LLaVA model: stage 1 (--version plain --tune_mm_mlp_adapter True) fits the "
         "projector to a frozen LLM on captions, stage 2 (--version v1) fine-tunes the LLM on dialogues.",
     )
