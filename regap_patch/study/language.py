@@ -111,20 +111,23 @@ def fact(random: Random) -> Question:
     return Question(*random.choice(FACTS), "fact")
 
 
-def dialogue(first: str, questions: list[Question]) -> str:
+def dialogue(first: str, questions: list[Question], system: str = SYSTEM) -> str:
     """A conversation as LLaVA's template `v1` writes it; `first` opens the user's first turn."""
     turns = [f"USER: {question.text} ASSISTANT: {question.answer}</s>" for question in questions]
     turns[0] = turns[0].replace("USER: ", f"USER: {first}", 1)
-    return f"{SYSTEM} " + "".join(turns)
+    return f"{system} ".lstrip() + "".join(turns)
 
 
 def document(scene: Scene, random: Random) -> str:
     """One line of text to pretrain a language model on: it learns to repeat what it read about a scene."""
+    system = SYSTEM if random.random() < 0.3 else ""  # often enough to know it, seldom enough to save time
     draw = random.random()
-    if draw < 0.2:
+    if draw < 0.1:
         return caption(scene, random)
-    if draw < 0.5:  # two captions of one scene: the second can be told from the first
+    if draw < 0.2:  # exact repetition is where looking back is learned first
+        return f"{describe(scene)} {describe(scene)}"
+    if draw < 0.4:  # two captions of one scene: the second can be told from the first
         return f"{describe(scene)} {caption(scene, random)}"
-    if draw < 0.55:
-        return dialogue("", [fact(random) for _ in range(random.randint(1, 3))])
-    return dialogue(f"{describe(scene)} ", ask_several(scene, random.randint(1, 4), random))
+    if draw < 0.45:
+        return dialogue("", [fact(random) for _ in range(random.randint(1, 3))], system)
+    return dialogue(f"{describe(scene)} ", ask_several(scene, random.randint(2, len(KINDS)), random), system)

@@ -70,23 +70,21 @@ def draw_scene(random: Random, max_things: int = 4) -> Scene:
     return Scene(background=random.choice(tuple(BACKGROUNDS)), things=things)
 
 
-def _mask(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Where a shape of radius 1 around the origin lies; y grows downwards."""
     import numpy as np
 
     across, down = np.abs(x), np.abs(y)
     distance = x * x + y * y
-    if shape == "circle":
-        return distance <= 1
-    if shape == "ring":
-        return (distance <= 1) & (distance >= 0.3)
-    if shape == "square":
-        return np.maximum(across, down) <= 0.85
-    if shape == "diamond":
-        return across + down <= 1
-    if shape == "cross":
-        return (np.minimum(across, down) <= 0.3) & (np.maximum(across, down) <= 1)
-    return (y <= 0.8) & (across <= (y + 1) / 1.8)  # triangle, apex up
+    inside: dict[str, np.ndarray] = {
+        "circle": distance <= 1,
+        "square": np.maximum(across, down) <= 0.85,
+        "triangle": (y <= 0.8) & (across <= (y + 1) / 1.8),
+        "diamond": across + down <= 1,
+        "cross": (np.minimum(across, down) <= 0.3) & (np.maximum(across, down) <= 1),
+        "ring": (distance <= 1) & (distance >= 0.3),
+    }
+    return inside[shape]
 
 
 def paint(scene: Scene, image_size: int) -> np.ndarray:
@@ -102,5 +100,5 @@ def paint(scene: Scene, image_size: int) -> np.ndarray:
         radius = SIZES[thing.size] * half
         x = (middles - half * (1 + 2 * column + JITTER * thing.offset[0])) / radius
         y = (middles - half * (1 + 2 * row + JITTER * thing.offset[1])) / radius
-        pixels[_mask(thing.shape, x[None, :], y[:, None])] = COLOURS[thing.colour]
+        pixels[_inside(thing.shape, x[None, :], y[:, None])] = COLOURS[thing.colour]
     return pixels

@@ -75,13 +75,18 @@ def save_clip(model: CLIPVisionModel, output_path: str | Path) -> Path:
 
 def new_llama(
     vocab_size: int,
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    intermediate_size: int,
-    max_positions: int,
+    *,
+    hidden_size: int = 64,
+    num_layers: int = 2,
+    num_heads: int = 4,
+    intermediate_size: int | None = None,
+    max_positions: int = 2048,
+    initializer_range: float = 0.02,
 ) -> LlamaForCausalLM:
-    """A LLaMA with random float32 weights, drawn from torch's global generator."""
+    """A LLaMA with random float32 weights, drawn from torch's global generator.
+
+    `intermediate_size` None is 8/3 of `hidden_size`, LLaMA's own proportion, rounded up to a multiple of 16.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -90,8 +95,9 @@ def new_llama(
         num_hidden_layers=num_layers,
         num_attention_heads=num_heads,
         num_key_value_heads=num_heads,
-        intermediate_size=intermediate_size,
+        intermediate_size=intermediate_size or -(-hidden_size * 8 // 48) * 16,
         max_position_embeddings=max_positions,
+        initializer_range=initializer_range,
         bos_token_id=1,
         eos_token_id=2,
         tie_word_embeddings=False,
@@ -115,7 +121,8 @@ def new_clip(image_size: int, patch_size: int, hidden_size: int, num_layers: int
     return CLIPVisionModel(config)
 
 
-def _vocab_size(tokenizer_path: str | Path) -> int:
+def vocabulary_size(tokenizer_path: str | Path) -> int:
+    """Number of pieces of the tokenizer in a folder."""
     import sentencepiece
 
     model_file = Path(tokenizer_path) / "tokenizer.model"
@@ -133,17 +140,19 @@ def make_tiny_llama(
     max_positions: int = 2048,
     seed: int = 0,
 ) -> Path:
-    """A LLaMA with random weights and the tokenizer of `tokenizer_path`, as a folder; float32.
-
-    `intermediate_size` None is 8/3 of `hidden_size`, LLaMA's own proportion, rounded up to a multiple of 16.
-    """
+    """A LLaMA with random weights and the tokenizer of `tokenizer_path`, as a folder; float32."""
     import torch
 
-    intermediate_size = intermediate_size or -(-hidden_size * 8 // 48) * 16
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        vocab_size = _vocab_size(tokenizer_path)
-        model = new_llama(vocab_size, hidden_size, num_layers, num_heads, intermediate_size, max_positions)
+        model = new_llama(
+            vocabulary_size(tokenizer_path),
+            hidden_size=hidden_size,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            intermediate_size=intermediate_size,
+            max_positions=max_positions,
+        )
     return save_llama(model, output_path, tokenizer_path)
 
 

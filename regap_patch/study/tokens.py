@@ -1,7 +1,11 @@
-"""A SentencePiece tokenizer made as LLaMA's was, in files that old and new transformers read."""
+"""A SentencePiece tokenizer made as LLaMA's was, in files that old and new transformers read.
+
+`python -m regap_patch.study.tokens --corpus TEXT --output_path FOLDER`
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Iterator
@@ -75,3 +79,11 @@ def train_tokenizer(corpus: str | Path, output_path: str | Path, vocab_size: int
     (output_path / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
     (output_path / "special_tokens_map.json").write_text(json.dumps(special, indent=2))
     return output_path
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Train a tokenizer.")
+    parser.add_argument("--corpus", type=Path, required=True, help="text, one document a line")
+    parser.add_argument("--output_path", type=Path, required=True, help="folder to make")
+    parser.add_argument("--vocab_size", type=int, default=640)
+    train_tokenizer(**vars(parser.parse_args()))

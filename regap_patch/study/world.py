@@ -1,7 +1,11 @@
-"""The picture world on disk: PNG files, LLaVA-format JSON, held-out questions and text, all from one seed."""
+"""The picture world on disk: PNG files, LLaVA-format JSON, held-out questions and text, all from one seed.
+
+`python -m regap_patch.study.world --output_path FOLDER --num_pretrain 99 --num_finetune 99 --num_questions 7`
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,3 +179,14 @@ def make_world(
     counts |= {"seed": seed, "image_size": image_size, "documents": len(documents)}
     (world.root / MANIFEST).write_text(json.dumps(counts, indent=1))
     return world
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make a picture world.")
+    parser.add_argument("--output_path", type=Path, required=True, help="folder to make")
+    parser.add_argument("--num_pretrain", type=int, required=True, help="images with a caption")
+    parser.add_argument("--num_finetune", type=int, required=True, help="conversations")
+    parser.add_argument("--num_questions", type=int, required=True, help="held-out questions")
+    parser.add_argument("--image_size", type=int, default=56, help="pixels a side")
+    parser.add_argument("--seed", type=int, default=0)
+    make_world(**vars(parser.parse_args()))
