@@ -43,7 +43,7 @@ def _descend(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
     )
-    tail: list[float] = []
+    losses: list[Tensor] = []
     bar = tqdm(range(steps), desc=name, mininterval=0.5)
     for step in bar:
         loss = loss_of_step()
@@ -52,11 +52,10 @@ def _descend(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        if step % 20 == 0 or step >= steps * 0.9:
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}", refresh=False)
-        if step >= steps * 0.9:
-            tail.append(float(loss.detach()))
-    return sum(tail) / len(tail)
+        losses.append(loss.detach())
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{float(losses[-1]):.3f}", refresh=False)
+    return float(torch.stack(losses[-max(1, steps // 10) :]).mean())
 
 
 def _documents(corpus: Path, tokenizer_path: Path) -> list[list[int]]:
