@@ -6,6 +6,7 @@ import json
 import logging
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -167,6 +168,10 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         path = Path(self.data_args.skipped_samples_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+", encoding="utf-8") as file:
+            with suppress(ImportError):  # no such locks on Windows; a sample may be listed twice there
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed: data workers and ranks share it
             file.seek(0)
             listed = {json.loads(line)["index"] for line in file}
             for index in sorted(problems.keys() - listed):

@@ -1,6 +1,6 @@
-"""The samples of one LLaVA JSON file, kept lean: one bytes object instead of millions of small ones.
+"""The samples of one LLaVA JSON file, kept lean: one buffer instead of millions of objects.
 
-Forked data workers share it: nothing in it has a reference count that reading a sample would touch.
+Forked data workers share its memory: reading a sample touches no reference count inside it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SampleFile(Sequence[Any]):
                 f"--data_path {path} is not a valid JSON list at line {error.lineno}, column {error.colno} "
                 f"({error.msg}): repair the file there."
             ) from error
-        self._entries = bytes(entries)
+        self._entries = entries
         self._ends = np.asarray(ends, dtype=np.int64)
         self.words = np.asarray(words, dtype=np.int32)
         self.has_image = np.asarray(has_image, dtype=bool)

@@ -17,7 +17,8 @@ SHARED = """
     --vision_tower openai/clip-vit-large-patch14-336 --mm_projector_type mlp2x_gelu
     --mm_vision_select_layer -2 --mm_use_im_start_end False --mm_use_im_patch_token False --bf16 True
     --num_train_epochs 1 --per_device_eval_batch_size 4 --gradient_accumulation_steps 1
-    --evaluation_strategy no --save_strategy steps --save_total_limit 1 --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1
+    --evaluation_strategy no --save_strategy steps --save_total_limit 1
+    --weight_decay 0. --warmup_ratio 0.03 --lr_scheduler_type cosine --logging_steps 1
     --tf32 True --model_max_length 2048 --gradient_checkpointing True --dataloader_num_workers 4
     --lazy_preprocess True --report_to wandb
 """
