@@ -64,9 +64,10 @@ def load_pretrained_model(
         kwargs["attn_implementation"] = "flash_attention_2"
     kwargs["dtype"] = dtype
 
-    config = read_config(model_path)
-    _refuse_what_we_cannot_load(model_path, model_base, config)
-    if "mm_vision_tower" not in config:
+    fields = read_config(model_path)
+    projector_file = find_file(model_path, PROJECTOR_FILE)
+    _refuse_what_we_cannot_load(model_path, model_base, fields, projector_file)
+    if "mm_vision_tower" not in fields:
         from transformers import AutoModelForCausalLM
 
         if model_name and "llava" in model_name.lower():
@@ -76,12 +77,15 @@ def load_pretrained_model(
         model = AutoModelForCausalLM.from_pretrained(model_path, **kwargs)
         return load_tokenizer(model_path), model, None, _context_length(model.config)
 
+    from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
+
+    config = LlavaConfig.from_pretrained(model_path)
     tokenizer = load_tokenizer(model_base or model_path)
-    if model_base is None:
-        model = _load_whole(model_path, config, kwargs)
-        tensors: Mapping[str, Any] = {}
+    tensors: Mapping[str, Any] = {}
+    if model_base is None or projector_file is None:
+        model = LlavaLlamaForCausalLM.from_pretrained(model_path, config=config, **kwargs)
     else:
-        model, tensors = _load_on_base(model_path, model_base, config, kwargs)
+        model, tensors = _load_on_base(model_base, config, projector_file, kwargs)
     _add_image_tokens(model, tokenizer, tensors)
 
     tower = model.get_vision_tower()
@@ -94,7 +98,9 @@ def load_pretrained_model(
     return tokenizer, model.eval(), tower.image_processor, _context_length(model.config)
 
 
-def _refuse_what_we_cannot_load(path: str, base: str | None, config: Mapping[str, Any]) -> None:
+def _refuse_what_we_cannot_load(
+    path: str, base: str | None, config: Mapping[str, Any], projector_file: str | None
+) -> None:
     if find_file(path, "adapter_config.json"):
         raise ValueError(
             f"'{path}' holds a LoRA adapter, which this version does not load; pass a merged checkpoint."
@@ -111,18 +117,15 @@ def _refuse_what_we_cannot_load(path: str, base: str | None, config: Mapping[str
                 "config.json); leave --model-base out."
             )
         return
-    kind = str(config.get("model_type"))
-    if not any(name in kind for name in ("llama", "share4v")) and kind != "llava":
-        raise ValueError(f"'{path}' is a LLaVA of the type '{kind}', and this version loads LLaMA only.")
-    has_projector, weights = find_file(path, PROJECTOR_FILE), find_weights(path)
-    if base is None and weights is None and has_projector:
+    weights = find_weights(path)
+    if base is None and weights is None and projector_file:
         raise FileNotFoundError(
             f"'{path}' holds a projector ({PROJECTOR_FILE}) and no language model; pass the one that it was "
             "trained with as --model-base."
         )
     if base is None and weights is None:
         raise FileNotFoundError(f"'{path}' holds no weights; pass a folder whose saving was completed.")
-    if base is not None and not has_projector:
+    if base is not None and projector_file is None:
         advice = "leave --model-base out to load it" if weights else "pass the folder that stage 1 wrote"
         found = "a whole model" if weights else "no weights"
         raise FileNotFoundError(
@@ -131,33 +134,15 @@ def _refuse_what_we_cannot_load(path: str, base: str | None, config: Mapping[str
         )
 
 
-def _llava_config(path: str, config: Mapping[str, Any]) -> Any:
-    """Read as ours, whatever `model_type` says: old files say `llava`, since then transformers' own."""
-    from llava.model.language_model.llava_llama import LlavaConfig
-
-    fields = {key: value for key, value in config.items() if key != "model_type"}
-    return LlavaConfig.from_dict({**fields, "name_or_path": path})
-
-
-def _load_whole(path: str, config: Mapping[str, Any], kwargs: dict[str, Any]) -> Any:
-    from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-
-    return LlavaLlamaForCausalLM.from_pretrained(path, config=_llava_config(path, config), **kwargs)
-
-
-def _load_on_base(
-    path: str, base: str, config: Mapping[str, Any], kwargs: dict[str, Any]
-) -> tuple[Any, Mapping[str, Any]]:
+def _load_on_base(base: str, config: Any, projector_file: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The model, and all tensors of the projector's file."""
     from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
     from llava.model.projector_file import load_projector, read_projector_file
 
-    file = find_file(path, PROJECTOR_FILE)
-    assert file is not None, "looked for before"
-    tensors = read_projector_file(file)
-    llava_config = _llava_config(path, config)
-    llava_config.vocab_size = read_config(base)["vocab_size"]  # added tokens come after loading
-    model = LlavaLlamaForCausalLM.from_pretrained(base, config=llava_config, **kwargs)
-    load_projector(model.get_model().mm_projector, tensors, file)
+    tensors = read_projector_file(projector_file)
+    config.vocab_size = read_config(base)["vocab_size"]  # added tokens come after loading
+    model = LlavaLlamaForCausalLM.from_pretrained(base, config=config, **kwargs)
+    load_projector(model.get_model().mm_projector, tensors, projector_file)
     return model, tensors
 
 

@@ -81,7 +81,10 @@ class LlavaMetaModel:
     def _initialize_projector(self, kind: str) -> None:
         if getattr(self, "mm_projector", None) is None:
             self.config.mm_projector_type = kind
-            self.mm_projector = build_vision_projector(self.config)
+            # The first weights follow from the seed alone: loading under ZeRO-3 draws other numbers before.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(torch.initial_seed())
+                self.mm_projector = build_vision_projector(self.config)
             return
         existing = getattr(self.config, "mm_projector_type", "linear")
         if existing != kind:

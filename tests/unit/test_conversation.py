@@ -55,7 +55,8 @@ def prompt(key, turns=TURNS):
         (
             "chatml_direct",
             "<|im_start|>system\nAnswer the questions.<|im_end|><|im_start|>user\n<image>\nWhat is "
-            "it?<|im_end|><|im_start|>assistant\nA cat.<|im_end|><|im_start|>user\nSure?<|im_end|><|im_start|>assistant\n",
+            "it?<|im_end|><|im_start|>assistant\nA cat.<|im_end|><|im_start|>user\nSure?<|im_end|>"
+            "<|im_start|>assistant\n",
         ),
     ],
 )

@@ -21,6 +21,25 @@ class LlavaConfig(PublishedConfig, LlamaConfig):
 
     model_type = "llava_llama"
 
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read a LLaMA's file as that of a LLaVA without a tower, and old LLaVAs' under their other names.
+
+        Raises:
+            ValueError: another architecture.
+        """
+        config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        kind = config.get("model_type", cls.model_type)
+        ours = kind == "llava" and "mm_vision_tower" in config  # transformers' own LLaVA has the same name
+        if not ours and kind not in ("llama", "share4v", cls.model_type):
+            raise ValueError(
+                f"'{pretrained_model_name_or_path}' is of the type '{kind}', and this version builds LLaVA on "
+                "LLaMA only; pass a LLaMA, a Vicuna or a LLaVA made from one."
+            )
+        return {**config, "model_type": cls.model_type}, kwargs
+
 
 class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
     """The decoder, with `vision_tower` and `mm_projector`."""
