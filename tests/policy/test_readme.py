@@ -34,7 +34,7 @@ def check_module(name: str) -> None:
 
 
 def check_launch(words: list[str]) -> None:
-    """`-m MODULE` or a script: the first of either must exist; what follows `regap_patch.run` is launched in turn."""
+    """`-m MODULE` or a script: the first of either must exist; `regap_patch.run` launches another in turn."""
     for index, word in enumerate(words):
         if word in {"-m", "--module"}:
             check_module(words[index + 1])

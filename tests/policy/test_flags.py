@@ -1,0 +1,74 @@
+"""The flags of every command line are frozen in flags.json: people's scripts depend on them.
+
+A flag that comes or goes changes that file in the same commit, so that a review sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FROZEN = Path(__file__).with_name("flags.json")
+
+
+def flags_of(parser: argparse.ArgumentParser) -> list[str]:
+    return sorted(
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if option not in {"-h", "--help"}
+    )
+
+
+def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: command for group in groups for name, command in group.choices.items()}
+
+
+def training_flags() -> list[str]:
+    """Fields that our three dataclasses declare; transformers' own come beside them."""
+    tree = ast.parse((ROOT / "llava/train/arguments.py").read_text())
+    return sorted(
+        f"--{field.target.id}"
+        for kind in tree.body
+        if isinstance(kind, ast.ClassDef)
+        for field in kind.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    )
+
+
+def current() -> dict[str, list[str]]:
+    from llava.eval import run_llava
+    from llava.serve import cli as chat
+    from regap_patch import cli
+    from regap_patch.train import launch
+
+    commands = subcommands(cli.build_parser())
+    return {
+        "llava.train.train": training_flags(),
+        "llava.eval.run_llava": flags_of(run_llava.parser()),
+        "llava.serve.cli": flags_of(chat.parser()),
+        "regap_patch.run": flags_of(launch.build_parser()),
+        "regap": flags_of(cli.build_parser()),
+        **{f"regap {name}": flags_of(command) for name, command in commands.items()},
+    }
+
+
+def test_flags_are_the_frozen_ones():
+    frozen, found = json.loads(FROZEN.read_text()), current()
+    for program in sorted(set(frozen) | set(found)):
+        was, now = set(frozen.get(program, [])), set(found.get(program, []))
+        assert was == now, (
+            f"{program}: new {sorted(now - was)}, gone {sorted(was - now)}: edit {FROZEN.name} too"
+        )
+
+
+def test_commands_that_write_say_where():
+    from regap_patch import cli
+
+    writers = subcommands(cli.build_parser()).keys() - {"doctor"}
+    for name in writers:
+        assert "--output_path" in current()[f"regap {name}"], name
