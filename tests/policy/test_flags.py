@@ -29,14 +29,14 @@ def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentP
 
 
 def training_flags() -> list[str]:
-    """Fields that our three dataclasses declare; transformers' own come beside them."""
+    """Fields that our three dataclasses declare with `_flag`; transformers' own come beside them."""
     tree = ast.parse((ROOT / "llava/train/arguments.py").read_text())
     return sorted(
-        f"--{field.target.id}"
+        f"--{ast.unparse(field.target)}"
         for kind in tree.body
         if isinstance(kind, ast.ClassDef)
         for field in kind.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(field, ast.AnnAssign) and ast.unparse(field.value or field.target).startswith("_flag(")
     )
 
 
