@@ -12,7 +12,7 @@ import torch
 
 from tests.upstream import operations
 from tests.upstream.peer import Peer
-from tests.upstream.recipes import stage_flags
+from tests.upstream.recipes import random_projector, stage_flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
@@ -49,7 +49,7 @@ def runs(
     """Both stages, 20 steps, by both; each stage starts from one projector file for the two."""
     root = tmp_path_factory.mktemp("runs")
     projector = {1: root / "first.bin", 2: root / "llava-upstream-stage1" / "mm_projector.bin"}
-    torch.save(first_projector(), projector[1])
+    torch.save(random_projector(64, 64), projector[1])
     made = {}
     for stage in (1, 2):
         for name in ("upstream", "ours"):
@@ -64,18 +64,3 @@ def runs(
             )
             made[name, stage] = Run(folder, packages[name]("train", argv=flags)["losses"])
     return made
-
-
-def first_projector(width: int = 64) -> dict[str, torch.Tensor]:
-    """An `mlp2x_gelu` projector under the names of `mm_projector.bin`, random."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = {
-        "0.weight": (width, width),
-        "0.bias": (width,),
-        "2.weight": (width, width),
-        "2.bias": (width,),
-    }
-    return {
-        f"model.mm_projector.{name}": torch.randn(shape, generator=generator) / width**0.5
-        for name, shape in shapes.items()
-    }

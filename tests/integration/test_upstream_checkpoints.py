@@ -56,7 +56,7 @@ def test_files_hold_the_same_names_shapes_and_types(runs, stage: int):
     ]
     assert described[0] == described[1]
     names = [{path.name for path in folder.iterdir()} for folder in (ours, theirs)]
-    # Transformers 5 no longer writes this file and 4.37 can do without it: tokenizer_config.json says the same.
+    # Transformers 5 no longer writes this file, 4.37 can do without it: tokenizer_config.json says the same.
     assert names[1] - names[0] <= {"special_tokens_map.json"}
 
 

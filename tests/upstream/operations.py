@@ -8,7 +8,10 @@ tensors.
 from __future__ import annotations
 
 import contextlib
+import cProfile
+import io
 import itertools
+import pstats
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -118,22 +121,27 @@ def answer(
     }
 
 
-def train(*, argv: list[str]) -> dict[str, list[float]]:
+def train(*, argv: list[str], profile: bool = False) -> dict[str, Any]:
     """One training run from flags, in the order of the data file.
 
     Returns:
-        `losses`, one a step and unrounded, and `step_seconds`: the CPU seconds from the start of a step to
-        the start of the next, so one fewer, with everything that the Trainer does in between.
+        `losses`, one a step and unrounded, `step_seconds`: the CPU seconds from the start of a step to the
+        start of the next, so one fewer, with everything that the Trainer does in between, and with `profile`
+        where these went, as text.
     """
     from llava.train import train as module
 
     losses: list[float] = []
     starts: list[float] = []
+    profiler = cProfile.Profile()
     step = module.LLaVATrainer.training_step
 
-    def recorded(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def recorded(trainer: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        profiler.disable()
         starts.append(time.process_time())
-        loss = step(*args, **kwargs)
+        if profile and len(starts) < trainer.state.max_steps:
+            profiler.enable()
+        loss = step(trainer, *args, **kwargs)
         losses.append(float(loss))
         return loss
 
@@ -146,7 +154,15 @@ def train(*, argv: list[str]) -> dict[str, list[float]]:
     return {
         "losses": losses,
         "step_seconds": [after - before for before, after in itertools.pairwise(starts)],
+        "profile": _profile_text(profiler) if profile else "",
     }
+
+
+def _profile_text(profiler: cProfile.Profile, rows: int = 14) -> str:
+    """The functions with the most time of their own."""
+    text = io.StringIO()
+    pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(rows)
+    return "\n".join(line for line in text.getvalue().splitlines() if line.strip())
 
 
 class _Prepared(Exception):

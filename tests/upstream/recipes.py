@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def stage_flags(
     stage: int,
@@ -65,3 +67,18 @@ def stage_flags(
     }
     flags = common | by_stage[stage]
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def random_projector(vision_width: int, width: int) -> dict[str, torch.Tensor]:
+    """An `mlp2x_gelu` projector under the names of `mm_projector.bin`, for both to start from."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "0.weight": (width, vision_width),
+        "2.weight": (width, width),
+        "0.bias": (width,),
+        "2.bias": (width,),
+    }
+    return {
+        f"model.mm_projector.{name}": torch.randn(shape, generator=generator) / width**0.5
+        for name, shape in shapes.items()
+    }
