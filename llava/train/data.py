@@ -85,17 +85,15 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.data_args.on_bad_sample == "error":
             return self.sample(index)
-        for candidate in islice(self._same_kind(index), _MOST_SKIPPED_IN_A_ROW):
+        for tried, candidate in enumerate(islice(self._same_kind(index), _MOST_SKIPPED_IN_A_ROW), 1):
             if candidate in self.skipped:
                 continue
             try:
                 return self.sample(candidate)
             except SampleError as error:
-                logger.warning("Skipped: %s", error)
-                self.record_skipped({candidate: str(error)})
-        raise SampleError(
-            f"{_MOST_SKIPPED_IN_A_ROW} samples in a row are bad; the last one: {self.skipped[candidate]}"
-        )
+                count = self.record_skipped({candidate: str(error)})
+                logger.warning("Skipped (%d so far): %s", count, error)
+        raise SampleError(f"{tried} samples in a row are bad; the last one: {self.skipped[candidate]}")
 
     def sample(self, index: int) -> dict[str, Any]:
         """The item of one sample, or `SampleError` with a sentence that names the sample and its file."""
@@ -160,11 +158,11 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             if self.list_data_dict.has_image[place % count] == kind
         )
 
-    def record_skipped(self, problems: Mapping[int, str]) -> None:
-        """Skips samples from now on, and lists those that `skipped_samples_path` does not list yet."""
+    def record_skipped(self, problems: Mapping[int, str]) -> int:
+        """Skips samples from now on, lists new ones in `skipped_samples_path`; returns how many there are."""
         self.skipped.update(problems)
         if self.data_args.skipped_samples_path is None:
-            return
+            return len(self.skipped)
         path = Path(self.data_args.skipped_samples_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+", encoding="utf-8") as file:
@@ -177,6 +175,7 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             for index in sorted(problems.keys() - listed):
                 row = {"index": index, "id": self._name(index), "problem": problems[index]}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return len(listed | problems.keys())
 
     def _name(self, index: int, entry: Any = None) -> str:
         entry = self.list_data_dict[index] if entry is None else entry

@@ -34,6 +34,10 @@ _SPEAKERS = ("human", "gpt")
 class SampleError(ValueError):
     """A sample cannot be used for training; the text says what was found and what to do."""
 
+    def __init__(self, text: str) -> None:
+        # A data worker's error arrives as its whole traceback, which ends in the sentence.
+        super().__init__(text.rpartition("SampleError: ")[2].rstrip("\n"))
+
 
 class Segment(NamedTuple):
     """A piece of a prompt, and whether its tokens are training targets."""
@@ -113,8 +117,8 @@ def check_turns(turns: Any) -> Turns:
                 f"turn {number} is from {turn.get('from')!r}; the speakers must be 'human' and 'gpt'"
             )
     dropped = int(turns[0]["from"] != "human")
-    turns = turns[dropped:]
-    for place, turn in enumerate(turns):
+    checked: Turns = turns[dropped:]
+    for place, turn in enumerate(checked):
         number = place + 1 + dropped
         if turn["from"] != _SPEAKERS[place % 2]:
             raise SampleError(
@@ -124,9 +128,9 @@ def check_turns(turns: Any) -> Turns:
         if not turn["value"]:
             kind = "answer" if place % 2 else "question"
             raise SampleError(f"turn {number} is an empty {kind}; write one or remove the turn pair")
-    if len(turns) < 2:
+    if len(checked) < 2:
         raise SampleError("it has no answer to learn; add a 'gpt' turn after a 'human' turn")
-    return turns
+    return checked
 
 
 def preprocess(

@@ -155,6 +155,16 @@ def test_a_bad_sample_is_one_sentence(bench: Bench, kind: str):
     assert str(error.value) == f"Sample '{entry['id']}' of {bench.json} cannot be used: {problem}."
 
 
+def test_a_data_workers_error_is_the_same_sentence(bench: Bench):
+    dataset = bench.dataset(PROBLEMS["missing image"][0])
+    with pytest.raises(SampleError) as error:
+        list(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=1))
+    assert str(error.value) == (
+        f"Sample 's1' of {bench.json} cannot be used: its image {bench.folder}/gone.png does not exist; "
+        "check --image_folder and the sample's `image`."
+    )
+
+
 def test_a_sample_without_id_is_named_by_its_place(bench: Bench):
     dataset = bench.dataset(["not", "a", "sample"])
     with pytest.raises(SampleError) as error:
@@ -275,7 +285,7 @@ def test_skip_counts_and_lists_each_once_over_processes(bench: Bench, caplog: py
         dataset[3]
         dataset[3]
     assert caplog.messages == [
-        f"Skipped: Sample 's10' of {bench.json} cannot be used: "
+        f"Skipped (5 so far): Sample 's10' of {bench.json} cannot be used: "
         "turn 4 is an empty answer; write one or remove the turn pair."
     ]
 
