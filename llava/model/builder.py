@@ -154,7 +154,7 @@ def _add_image_tokens(model: Any, tokenizer: Any, projector_file: Mapping[str, A
         tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
     if getattr(model.config, "mm_use_im_start_end", False):
         added = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
-    model.resize_token_embeddings(len(tokenizer))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if added and any(key.endswith(EMBEDDING_KEY) for key in projector_file):
         load_token_embeddings(model.get_input_embeddings(), projector_file, added)
 

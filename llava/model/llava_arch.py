@@ -201,10 +201,10 @@ class LlavaMetaForCausalLM(ABC):
         """
         if model_args.mm_use_im_patch_token:
             tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
-            self.resize_token_embeddings(len(tokenizer))
+            self.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         if model_args.mm_use_im_start_end:
             added = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
-            self.resize_token_embeddings(len(tokenizer))
+            self.resize_token_embeddings(len(tokenizer), mean_resizing=False)
             for embedding in (self.get_input_embeddings(), self.get_output_embeddings()):
                 _average_last_rows(embedding.weight, added)
             path = model_args.pretrain_mm_mlp_adapter

@@ -58,7 +58,7 @@ def load_projector(
     state = {
         key.split(PROJECTOR_KEY, 1)[1]: tensor for key, tensor in tensors.items() if PROJECTOR_KEY in key
     }
-    held, wanted = projector_shape(state), projector_shape(projector.state_dict())
+    held, wanted = projector_shape(state), projector_shape(dict(projector.named_parameters()))
     if held != wanted:
         raise ValueError(
             f"The projector file '{source}' holds {held}, but the model wants {wanted}; pass "

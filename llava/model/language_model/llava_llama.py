@@ -35,8 +35,8 @@ class LlavaConfig(PublishedConfig, LlamaConfig):
         ours = kind == "llava" and "mm_vision_tower" in config  # transformers' own LLaVA has the same name
         if not ours and kind not in ("llama", "share4v", cls.model_type):
             raise ValueError(
-                f"'{pretrained_model_name_or_path}' is of the type '{kind}', and this version builds LLaVA on "
-                "LLaMA only; pass a LLaMA, a Vicuna or a LLaVA made from one."
+                f"'{pretrained_model_name_or_path}' is of the type '{kind}', and this version builds LLaVA "
+                "on LLaMA only; pass a LLaMA, a Vicuna or a LLaVA made from one."
             )
         return {**config, "model_type": cls.model_type}, kwargs
 
