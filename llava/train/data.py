@@ -85,7 +85,9 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.data_args.on_bad_sample == "error":
             return self.sample(index)
-        for tried, candidate in enumerate(islice(self._same_kind(index), _MOST_SKIPPED_IN_A_ROW), 1):
+        tried = 0
+        for candidate in islice(self._same_kind(index), _MOST_SKIPPED_IN_A_ROW):
+            tried += 1
             if candidate in self.skipped:
                 continue
             try:
