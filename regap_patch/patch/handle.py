@@ -215,8 +215,6 @@ class GapPatch:
                 "The model was given images, but the projector's hook saw none of them: do not call "
                 ".forward() directly, and patch before torch.compile."
             )
-        text_mask = self._measuring[-1] if self._measuring else None
-        rows = self.host.rows(unwrapped(self.outer), arguments, image_embeds, text_mask)
         loss_lm = loss_in(output) if arguments.get("labels") is not None else None
         if not self._measuring and loss_lm is None:
             raise PatchStateError(
@@ -224,6 +222,8 @@ class GapPatch:
                 "labels to the model (label smoothing and compute_loss_func take them away), or call "
                 "model.eval() first."
             )
+        text_mask = self._measuring[-1] if self._measuring else None
+        rows = self.host.rows(unwrapped(self.outer), arguments, image_embeds, text_mask)
         return self._add_gap(rows, arguments, output, loss_lm, image_embeds)
 
     def _add_gap(
