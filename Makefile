@@ -53,7 +53,7 @@ format: setup  ## let ruff mend what it can
 	$(BIN)/ruff format .
 
 type: setup  ## mypy, strict on the core
-	$(BIN)/mypy regap_patch llava
+	$(BIN)/mypy
 
 bench: setup peer  ## timings, as ratios taken in one run
 	$(BIN)/python scripts/bench/splice.py
