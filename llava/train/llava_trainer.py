@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 
 from llava.train import checkpoint as checkpoints
@@ -238,6 +238,8 @@ class LLaVATrainer(Trainer):
         if self.is_deepspeed_enabled and self.trains_projector_only:
             # DeepSpeed would otherwise write the frozen language model into every checkpoint
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
             return
         super()._save_optimizer_and_scheduler(output_dir)
 

@@ -1,4 +1,4 @@
-"""Runs the training command, and stands still at the place that STALL_AT names, so that a parent can kill it there.
+"""Runs the training command, and stands still where STALL_AT says, so that a parent can kill it there.
 
 STALL_AT is `step:N` (in the middle of step N) or `save:N` (while the checkpoint of step N is half written).
 """
