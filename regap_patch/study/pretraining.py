@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, draw_scene, paint
 
@@ -40,8 +41,8 @@ def _descend(
     from tqdm import tqdm
 
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=learning_rate, total_steps=steps, pct_start=0.05, cycle_momentum=False
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, 20 * (step + 1) / steps) * (1 + math.cos(math.pi * step / steps)) / 2
     )
     losses: list[Tensor] = []
     bar = tqdm(range(steps), desc=name, mininterval=0.5)
@@ -58,34 +59,44 @@ def _descend(
     return float(torch.stack(losses[-max(1, steps // 10) :]).mean())
 
 
-def _documents(corpus: Path, tokenizer_path: Path) -> list[list[int]]:
-    """Ids of every document: `<s>` before it, `</s>` after each turn of a dialogue and after prose."""
+class _Document(NamedTuple):
+    ids: list[int]
+    given: int
+    """How many ids at the start merely tell what there is: nothing foretells them, so nothing is learned there."""
+
+
+def _documents(corpus: Path, tokenizer_path: Path) -> list[_Document]:
+    """Every document with `<s>` before it and `</s>` after each turn of a dialogue and after prose."""
     import sentencepiece
 
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_path / "tokenizer.model"))
-    documents = []
+    documents, full_stop = [], pieces.encode(" background.")[-2:]
     with corpus.open(encoding="utf-8") as lines:
         for line in lines:  # prose keeps its newline: captions end in one when a projector is trained
             ids = [1]
             for turn in filter(None, line.removesuffix("</s>\n").split("</s>")):
                 # A turn after the first follows `</s>` without the space that the tokenizer puts first.
                 ids += [*pieces.encode(turn)[len(ids) > 1 :], 2]
-            documents.append(ids)
+            ends = [place for place in range(len(ids) - 3) if ids[place : place + 2] == full_stop]
+            documents.append(_Document(ids, ends[0] + 2 if ends else 1))
     return documents
 
 
-def _batches(documents: list[list[int]], batch_size: int, random: Random) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(documents: list[_Document], batch_size: int, random: Random) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids and labels (B, L) without end. Neighbours in length share a batch, so little of it is padding."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
     while True:
-        order = sorted(range(len(documents)), key=lambda index: len(documents[index]) + random.random() * 8)
+        order = sorted(range(len(documents)), key=lambda index: len(documents[index].ids) + random.random() * 8)
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         random.shuffle(batches)
         for batch in batches:
-            rows = [torch.tensor(documents[index]) for index in batch]
-            yield pad_sequence(rows, True, 0), pad_sequence(rows, True, -100)
+            rows = [torch.tensor(documents[index].ids) for index in batch]
+            labels = pad_sequence(rows, True, -100)
+            for row, index in zip(labels, batch, strict=True):
+                row[: documents[index].given] = -100
+            yield pad_sequence(rows, True, 0), labels
 
 
 def pretrain_tiny_llama(

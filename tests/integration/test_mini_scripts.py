@@ -1,0 +1,111 @@
+"""The laptop twins of LLaVA's scripts plan what the training code takes; and the quickstart, from nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts" / "mini"
+
+
+def call(name: str, *flags: str, **knobs: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHON": sys.executable} | knobs
+    command = ["bash", str(SCRIPTS / name), *flags]
+    return subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def planned(name: str, *flags: str, **knobs: str) -> list[str]:
+    done = call(name, *flags, DRY_RUN="1", **knobs)
+    assert done.returncode == 0, done.stderr
+    return shlex.split(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "regap", "loss"),
+    [("pretrain.sh", "on", "centroid_l2"), ("pretrain.sh", "off", "off"), ("finetune.sh", "on", "off")],
+)
+def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, loss: str):
+    from llava.train.arguments import parse_arguments
+    from regap_patch.train.launch import parse
+
+    runs = str(tmp_path / "with space")
+    words = planned(name, "--max_steps", "7", REGAP=regap, RUNS=runs)
+    assert words[:3] == [sys.executable, "-m", "regap_patch.run"]
+    launch = parse(words[3:])
+    assert (launch.target, launch.is_module, launch.config.loss) == ("llava.train.train", True, loss)
+    model, data, training = parse_arguments(list(launch.argv))
+    stage_one = name == "pretrain.sh"
+    assert model.version == ("plain" if stage_one else "v1")
+    assert model.tune_mm_mlp_adapter is stage_one
+    assert model.mm_vision_select_layer == -2
+    assert (data.image_folder, training.max_steps) == (f"{runs}/world/images", 7)
+    assert training.output_dir == f"{runs}/llava-{'pretrain' if stage_one else 'finetune'}-{regap}"
+    assert training.group_by_modality_length is not stage_one
+    assert (training.bf16, training.tf32, training.deepspeed) == (False, False, None)
+    if not stage_one:
+        assert model.pretrain_mm_mlp_adapter == f"{runs}/llava-pretrain-{regap}/mm_projector.bin"
+
+
+@pytest.mark.parametrize("name", ["pretrain.sh", "finetune.sh"])
+def test_help_lists_the_knobs_and_a_bad_knob_is_refused(name: str):
+    helped = call(name, "--help").stdout
+    knobs = [line.split()[0] for line in helped.splitlines() if line.startswith("  ") and line.endswith(")")]
+    assert {"REGAP", "MODEL", "VISION_TOWER", "DATA", "OUTPUT_DIR", "LEARNING_RATE", "SEED"} <= set(knobs)
+    refused = call(name, REGAP="maybe")
+    assert refused.returncode == 2
+    assert refused.stderr == "REGAP is 'maybe': set it to on or off.\n"
+
+
+def test_a_run_is_recorded_and_so_is_its_second_start(tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "regap_patch.study.environment",
+        "--output_path",
+        str(tmp_path / "out"),
+        "--",
+    ]
+    for _ in range(2):
+        subprocess.run([*command, "train", "--flag"], cwd=ROOT, check=True, timeout=60)
+    first, second = json.loads((tmp_path / "out" / "command.json").read_text())
+    assert first["command"] == second["command"] == ["train", "--flag"]
+    assert first["versions"]["torch"].startswith("2.")
+    assert len(first["commit"]) >= 40
+
+
+@pytest.mark.full
+def test_quickstart_from_nothing_and_again(tmp_path: Path):
+    command = [
+        sys.executable,
+        "-m",
+        "regap_patch.cli",
+        "quickstart",
+        "--size",
+        "smoke",
+        "--output_path",
+        str(tmp_path),
+    ]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+    assert first.returncode == 0, first.stdout + first.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    for arm in ("off", "on"):
+        found = results["arms"][arm]
+        assert found["vqa"]["total"] == 14
+        assert (Path(found["checkpoints"]["finetune"]) / "model.safetensors").is_file()
+        assert (Path(found["checkpoints"]["pretrain"]) / "command.json").is_file()
+    gaps = [results["arms"][arm]["pretrain"]["centroid_l2"] for arm in ("off", "on")]
+    assert gaps[1] < 0.6 * gaps[0]
+    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+    assert "nothing about safety" in first.stdout
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    assert again.stdout.count("done before") == 10
+    assert json.loads((tmp_path / "results.json").read_text()) == results
