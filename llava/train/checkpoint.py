@@ -100,10 +100,12 @@ def written_aside(directory: str | os.PathLike[str]) -> Iterator[Path]:
     aside = directory / ".incomplete"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
-    for path in sorted(aside.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
-        os.replace(path, directory / path.name)
-    aside.rmdir()
+    try:
+        yield aside
+        for path in sorted(aside.iterdir(), key=lambda path: (path.name == "config.json", path.name)):
+            os.replace(path, directory / path.name)
+    finally:
+        shutil.rmtree(aside)
 
 
 def temporary_name(checkpoint: Path) -> Path:

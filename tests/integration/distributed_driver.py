@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 2 tests/integration/distributed_driver.py JOBS.json
 
-JOBS.json maps a name to the flags of a run. Every run is made twice: in one go, and, after its last checkpoint
+JOBS.json maps a name to the flags of a run. Every run is made twice: in one go, and, when its last checkpoint
 and its result are gone, once more from the checkpoint before.
 """
 
@@ -35,4 +35,5 @@ if __name__ == "__main__":
         forget_the_end(Path(argv[argv.index("--output_dir") + 1]))
         train(argv=argv)
         print(f"done: {name}", flush=True)
+    dist.barrier()  # nobody hangs up on a process that is still writing
     dist.destroy_process_group()
