@@ -13,7 +13,7 @@ from regap_patch import ReGapConfig, apply_regap, find_patch
 from regap_patch.errors import PatchStateError
 from regap_patch.gap.losses import LOSSES
 from tests.contract.test_llava_model import make_model
-from tests.unit.test_gap_losses import NoWaiting
+from tests.unit.no_waiting import NoWaiting
 
 BOS, EOS, PAD, NEWLINE = 1, 2, 0, 13
 FIXED = ReGapConfig(alpha=0.5)

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from regap_patch.errors import ConfigError
 from regap_patch.gap.catalog import LOSSES_IN_WORDS
 from regap_patch.gap.losses import LOSSES, gap_loss
 from regap_patch.gap.rows import ModalityRows
 from regap_patch.gap.statistics import gap_statistics
+from tests.unit.no_waiting import NoWaiting
 
 NAMES = [name for name in LOSSES if name != "off"]
 
@@ -159,23 +159,6 @@ def test_bfloat16_rows_are_averaged_in_float32(name: str):
     torch.testing.assert_close(got.double(), gap_loss(name, exact), rtol=2e-5, atol=1e-6)
     for key, value in gap_statistics(exact, pairwise=True).as_dict().items():
         torch.testing.assert_close(stats.as_dict()[key].double(), value, rtol=2e-5, atol=1e-6)
-
-
-class NoWaiting(TorchDispatchMode):
-    """Raises where the host would have to wait for the device."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        waits = ("_local_scalar_dense", "nonzero", "masked_select")
-        mask_index = name.startswith(("index", "_index_put")) and any(
-            torch.is_tensor(part) and part.dtype in (torch.bool, torch.uint8)
-            for arg in args[1:]
-            if isinstance(arg, (list, tuple))
-            for part in arg
-        )
-        if name in waits or "unique" in name or mask_index:
-            raise AssertionError(f"{name} waits for the device")
-        return func(*args, **(kwargs or {}))
 
 
 def test_the_guard_itself_sees_waiting():

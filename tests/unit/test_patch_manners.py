@@ -122,7 +122,7 @@ def test_a_loss_that_nobody_trains_on_is_refused():
         model, data = toy(), batch()
         patch = apply_regap(model, config)
         model(**data)["logits"].square().mean().backward()
-        with pytest.raises(PatchStateError, match="no backward pass reached it.*compute_loss must return it"):
+        with pytest.raises(PatchStateError, match=r"no backward pass reached it.*compute_loss must"):
             patch.step()
         loss_and_gradients(model, data)
         patch.step()

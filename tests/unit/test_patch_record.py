@@ -8,7 +8,7 @@ import torch
 from regap_patch import ReGapConfig, apply_regap
 from regap_patch.gap.losses import LOSSES
 from tests.unit.gap_by_hand import centroid, clouds, reduced
-from tests.unit.test_gap_losses import NoWaiting
+from tests.unit.no_waiting import NoWaiting
 from tests.unit.toy_llava import BOS, IMAGE, NEWLINE, batch, toy
 
 
