@@ -38,8 +38,8 @@ def unwrapped(model: Any) -> nn.Module:
     return base
 
 
-def find_host(model: nn.Module) -> tuple[Host, nn.Module]:
-    """The first host whose projector this model has, and that projector.
+def find_host(model: nn.Module, only: Host | None = None) -> tuple[Host, nn.Module]:
+    """The first host of the table, or the one given, whose projector this model has; and that projector.
 
     Raises:
         UnknownHostError: naming the class, its bases, each host tried and the attributes it looked for.
@@ -47,7 +47,7 @@ def find_host(model: nn.Module) -> tuple[Host, nn.Module]:
             input.
     """
     base = unwrapped(model)
-    hosts = all_hosts()
+    hosts = all_hosts() if only is None else (only,)
     for host in hosts:
         projector = host.find_projector(base)
         if projector is None:
@@ -67,5 +67,6 @@ def find_host(model: nn.Module) -> tuple[Host, nn.Module]:
     tried = "; ".join(host.looked_for for host in hosts)
     raise UnknownHostError(
         f"No known host fits {kind.__module__}.{kind.__name__} (bases: {bases}): {tried}; patch a model "
-        f"that has its projector already, or register a host under the entry point group {ENTRY_POINTS!r}."
+        f"that has its projector already, pass a Host of your own as `host=`, or register one under the "
+        f"entry point group {ENTRY_POINTS!r}."
     )

@@ -7,13 +7,14 @@ import inspect
 from torch import nn
 
 from regap_patch.errors import AlreadyPatchedError, UnsupportedModelError
+from regap_patch.hosts.host import Host
 from regap_patch.hosts.table import find_host
 from regap_patch.patch.config import ReGapConfig
 from regap_patch.patch.handle import GapPatch
 from regap_patch.patch.hooks import ForwardGate, LossAdder, ProjectorCapture
 
 
-def apply_regap(model: nn.Module, config: ReGapConfig | None = None) -> GapPatch:
+def apply_regap(model: nn.Module, config: ReGapConfig | None = None, *, host: Host | None = None) -> GapPatch:
     """Add the gap between image and text tokens to the loss that this model returns in training.
 
     Call it after PEFT has wrapped the model and before `torch.compile` and `deepspeed.initialize`. State-dict
@@ -22,6 +23,7 @@ def apply_regap(model: nn.Module, config: ReGapConfig | None = None) -> GapPatch
     Args:
         model: the outermost module whose forward returns the loss (a wrapper such as DDP may come later).
         config: settings; by default `centroid_l2` with weight 1.
+        host: the model family, where it is none of the table's and no installed package registers it.
 
     Returns:
         The patch. On a model that carries one with an equal config, that one.
@@ -42,7 +44,7 @@ def apply_regap(model: nn.Module, config: ReGapConfig | None = None) -> GapPatch
             )
         return present
     _refuse_late(model)
-    host, projector = find_host(model)
+    host, projector = find_host(model, host)
     names = tuple(
         name
         for name, parameter in inspect.signature(model.forward).parameters.items()

@@ -295,3 +295,33 @@ def test_a_trainer_drives_the_patch_that_its_model_carries(model, tmp_path):
     callback.detach()
     assert not {"log", "save_model", "train"} & set(vars(trainer))
     assert callback not in trainer.callback_handler.callbacks
+
+
+def test_a_trainer_that_drops_the_models_loss_is_refused(model, tmp_path):
+    """Its compute_loss makes a loss of its own: the gap would be measured and never trained."""
+    from transformers import Trainer, TrainingArguments
+
+    from regap_patch.train import ReGapCallback
+
+    class Dropping(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+            output = model(**inputs)
+            loss = output.logits.square().mean()
+            return (loss, output) if return_outputs else loss
+
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", max_steps=2, save_strategy="no")
+    args.per_device_train_batch_size, args.remove_unused_columns = 3, False
+    apply_regap(model, FIXED)
+    for kind, refused in ((Dropping, True), (Trainer, False)):
+        trainer = kind(
+            model=model, args=args, train_dataset=[{}] * 6, data_collator=lambda rows: collated(PLAIN)
+        )
+        ReGapCallback.attach(trainer)
+        if refused:
+            with pytest.raises(
+                PatchStateError, match=r"no backward pass reached it.*compute_loss must return"
+            ):
+                trainer.train()
+        else:
+            trainer.train()
+            assert find_patch(model).steps == 2

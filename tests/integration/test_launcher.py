@@ -135,12 +135,15 @@ def test_log_lines_are_means_over_the_window(trained, tiny: TinyAssets, tmp_path
 
 @pytest.mark.parametrize(("kept", "phase"), [(4, "during calibration"), (8, "after it")])
 def test_resume_continues_alpha_and_sums(kept: int, phase: str, tiny: TinyAssets, tmp_path: Path):
-    """The same line again, from a checkpoint in the middle: same trajectory, same alpha, same sums."""
+    """The same line again, from a checkpoint in the middle: same trajectory, same alpha, same sums, also on
+    the ramp."""
     argv = flags(tiny, 1, tmp_path, max_steps=12, save_strategy="steps", save_steps=4)
-    ours = "--regap_calibration_steps 6"
+    ours = "--regap_calibration_steps 6 --regap_ramp_steps 3"
     launch(ours, argv)
     whole, done = json.loads((tmp_path / "regap.json").read_text()), digest(tmp_path)
     lines = history(tmp_path)
+    shares = [line["regap/alpha"] / whole["calibration"]["alpha"] for line in lines]
+    assert shares == pytest.approx([0] * 6 + [0.25, 0.5, 0.75, 1, 1, 1])
     for checkpoint in tmp_path.glob("checkpoint-*"):
         step = int(checkpoint.name.split("-")[1])
         assert json.loads((checkpoint / "regap.json").read_text())["step"] == step
