@@ -107,7 +107,7 @@ def pretrain_tiny_llama(
     steps: int,
     hidden_size: int = 64,
     num_layers: int = 3,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> float:
     """Pretrain a tiny LLaMA on a corpus, document by document, and save it as a folder.

@@ -29,8 +29,8 @@ class Size:
     pretrain_samples: int = 6400
     finetune_samples: int = 4800
     questions: int = 420
-    llama_steps: int = 900
-    tower_steps: int = 900
+    llama_steps: int = 1100
+    tower_steps: int = 700
     pretrain_batch: int = 32
     finetune_batch: int = 16
 
