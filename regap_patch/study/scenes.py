@@ -41,7 +41,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One to three things on a background. No two share a quarter or a shape: "the circle" means one thing."""
+    """One to three things on a background; no two share a quarter or a shape: "the circle" is one thing."""
 
     background: str
     things: tuple[Thing, ...]
