@@ -171,8 +171,8 @@ def run_quickstart(
     except ImportError:
         print("No plot: matplotlib is not installed; pip install 'regap[report]' and run this line again.")
     else:
-        print(f"plot:        {picture}")
-    print(f"results:     {path}")
+        print(f"plot:        {output_path}/{picture.name}")
+    print(f"results:     {output_path}/{path.name}")
     for arm in ARMS:
-        print(f"checkpoint:  {root / f'llava-finetune-{arm}'}")
+        print(f"checkpoint:  {output_path}/llava-finetune-{arm}")
     return path
