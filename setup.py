@@ -1,4 +1,4 @@
-"""Everything is declared in pyproject.toml; this file lets `python setup.py ...` and older pip versions work."""
+"""All is declared in pyproject.toml; this file serves `python setup.py ...` and older versions of pip."""
 
 from setuptools import setup
 

@@ -44,6 +44,12 @@ def score(answers: Sequence[dict[str, Any]]) -> Score:
     return wilson(sum(_plain(row["output"]) == _plain(row["answer"]) for row in answers), len(answers))
 
 
+def score_by_kind(answers: Sequence[dict[str, Any]]) -> dict[str, Score]:
+    """`score` of each kind of question by itself."""
+    kinds = dict.fromkeys(row["kind"] for row in answers)
+    return {kind: score([row for row in answers if row["kind"] == kind]) for kind in kinds}
+
+
 def best_constant(questions: Sequence[dict[str, Any]]) -> Score:
     """Score of the most frequent answer to each kind of question: the best without looking."""
     kinds: dict[str, Counter[str]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .answers import Score, best_constant, read_rows, score
+from .answers import Score, best_constant, read_rows, score, score_by_kind
 
 ARMS = ("off", "on")
 TAIL = 0.1  # a trained value is the mean over this last part of the steps
@@ -41,6 +41,7 @@ def collect(root: Path, seconds: dict[str, float]) -> dict[str, Any]:
             "pretrain": _stage(root / f"llava-pretrain-{arm}"),
             "finetune": _stage(root / f"llava-finetune-{arm}"),
             "vqa": score(answers)._asdict(),
+            "vqa_by_kind": {kind: found._asdict() for kind, found in score_by_kind(answers).items()},
             "checkpoints": {stage: str(root / f"llava-{stage}-{arm}") for stage in ("pretrain", "finetune")},
         }
         results["best_constant"] = best_constant(answers)._asdict()

@@ -62,7 +62,7 @@ def _descend(
 class _Document(NamedTuple):
     ids: list[int]
     given: int
-    """How many ids at the start merely tell what there is: nothing foretells them, so nothing is learned there."""
+    """How many ids at the start merely tell what there is. Nothing foretells them: they teach nothing."""
 
 
 def _documents(corpus: Path, tokenizer_path: Path) -> list[_Document]:
@@ -88,7 +88,8 @@ def _batches(documents: list[_Document], batch_size: int, random: Random) -> Ite
     from torch.nn.utils.rnn import pad_sequence
 
     while True:
-        order = sorted(range(len(documents)), key=lambda index: len(documents[index].ids) + random.random() * 8)
+        lengths = [len(document.ids) + 8 * random.random() for document in documents]
+        order = sorted(range(len(documents)), key=lengths.__getitem__)
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         random.shuffle(batches)
         for batch in batches:
@@ -107,7 +108,7 @@ def pretrain_tiny_llama(
     steps: int,
     hidden_size: int = 64,
     num_layers: int = 3,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 3e-3,
     seed: int = 0,
 ) -> float:
     """Pretrain a tiny LLaMA on a corpus, document by document, and save it as a folder.
@@ -124,7 +125,7 @@ def pretrain_tiny_llama(
         vocabulary_size(tokenizer_path),
         hidden_size=hidden_size,
         num_layers=num_layers,
-        initializer_range=0.08,  # 0.02 suits widths of thousands: here it leaves attention flat for long
+        initializer_range=0.08,  # transformers' 0.02 suits widths of thousands
     )
     model.train()
     batches = _batches(_documents(Path(corpus), Path(tokenizer_path)), 32, Random(seed))

@@ -29,8 +29,8 @@ class Size:
     pretrain_samples: int = 6400
     finetune_samples: int = 4800
     questions: int = 420
-    llama_steps: int = 900
-    tower_steps: int = 900
+    llama_steps: int = 1100
+    tower_steps: int = 700
     pretrain_batch: int = 32
     finetune_batch: int = 16
 
@@ -171,8 +171,8 @@ def run_quickstart(
     except ImportError:
         print("No plot: matplotlib is not installed; pip install 'regap[report]' and run this line again.")
     else:
-        print(f"plot:        {picture}")
-    print(f"results:     {path}")
+        print(f"plot:        {output_path}/{picture.name}")
+    print(f"results:     {output_path}/{path.name}")
     for arm in ARMS:
-        print(f"checkpoint:  {root / f'llava-finetune-{arm}'}")
+        print(f"checkpoint:  {output_path}/llava-finetune-{arm}")
     return path

@@ -41,7 +41,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One to four things on a background. No two share a quarter or a shape: "the circle" means one thing."""
+    """One to three things on a background; no two share a quarter or a shape: "the circle" is one thing."""
 
     background: str
     things: tuple[Thing, ...]
@@ -52,7 +52,7 @@ class Scene:
         return Scene(self.background, centred)
 
 
-def draw_scene(random: Random, max_things: int = 4) -> Scene:
+def draw_scene(random: Random, max_things: int = 3) -> Scene:
     """A scene drawn from `random`; the things come in reading order."""
     count = random.randint(1, max_things)
     places = sorted(random.sample(range(len(PLACES)), count))

@@ -157,6 +157,34 @@ def test_the_projector_runs_once_a_forward(llava_model):
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_adds_nothing_to_loss_and_gradients(llava_model, monkeypatch, side):
+    monkeypatch.setattr(llava_model.config, "tokenizer_padding_side", side, raising=False)
+    ids, mask, images = batch()
+    labels = labels_of(ids, mask)
+    labels[:, 0] = -100  # nothing precedes it but padding on the left
+    projector = llava_model.get_model().mm_projector
+
+    def total(rows, kept, pictures):
+        """Summed loss of some rows, and what it asks of the projector and of the word embeddings."""
+        llava_model.zero_grad()
+        loss = llava_model(
+            ids[rows, kept],
+            mask[rows, kept],
+            labels=labels[rows, kept],
+            images=pictures,
+            num_items_in_batch=1,
+        ).loss
+        loss.backward()
+        return [loss.detach(), projector[0].weight.grad.clone(), llava_model.lm_head.weight.grad.clone()]
+
+    together = total(slice(None), slice(None), images)
+    pictures = [images[:1], images[1:2], images[2:]]
+    alone = [total(slice(row, row + 1), mask[row], pictures[row]) for row in range(3)]
+    for got, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(got, sum(parts), atol=1e-4, rtol=1e-5)
+
+
 def test_the_trainer_s_count_of_targets_divides_the_loss(llava_model):
     ids, mask, images = batch()
     labels = labels_of(ids, mask)
@@ -378,6 +406,16 @@ def test_projector_types(tiny, kind):
     with torch.no_grad():
         ids, mask, images = batch()
         assert model(ids, mask, images=images).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("layer", [-1, -2, 1, 0])
+def test_the_selected_layer_is_transformers_own(llava_model, tiny, monkeypatch, layer):
+    tower = llava_model.get_vision_tower()
+    monkeypatch.setattr(tower, "select_layer", layer)
+    images = batch()[2]
+    with torch.no_grad():
+        states = tower.vision_tower(images, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(tower(images), states[layer][:, 1:], atol=0, rtol=0)
 
 
 def test_a_class_token_can_be_kept(tiny):

@@ -1,4 +1,4 @@
-"""Trains stage 1 under DDP, ZeRO-2 and ZeRO-3, one after the other in one group of processes.
+"""Trains under DDP, ZeRO-2 and ZeRO-3, one after the other in one group of processes.
 
     torchrun --nproc_per_node 2 tests/integration/distributed_driver.py JOBS.json
 
@@ -23,7 +23,8 @@ def forget_the_end(output_dir: Path) -> None:
     if dist.get_rank() == 0:
         shutil.copytree(output_dir, output_dir.with_name(f"{output_dir.name}-in-one-go"))
         shutil.rmtree(list_checkpoints(output_dir)[-1])
-        (output_dir / "mm_projector.bin").unlink()
+        for result in ("mm_projector.bin", "model.safetensors"):
+            (output_dir / result).unlink(missing_ok=True)
     dist.barrier()
 
 

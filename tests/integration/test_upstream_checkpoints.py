@@ -25,7 +25,7 @@ def answers(
     asked = {
         "model_path": str(runs[writer, stage].folder),
         "model_base": str(tiny.llama) if stage == 1 else None,
-        "image": str(Path(tiny.world.images) / "finetune-000001.png"),
+        "image": str(min(Path(tiny.world.images).iterdir())),
         "question": "What colour is the ring?",
         "conv_mode": "plain" if stage == 1 else "vicuna_v1",
     }

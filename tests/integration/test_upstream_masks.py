@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.upstream import operations
 from tests.upstream.conversations import KINDS, make_samples
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 MAX_LENGTH = 512
-IMAGE = "finetune-000000.png"
+IMAGE = "wide.png"
 Rows = dict[str, dict[str, Any]]
 
 # The kinds of sample, all of several turns, where ours differs: what the contract says of upstream there.
@@ -52,11 +53,14 @@ def rows(
 ) -> tuple[str, Rows, Rows]:
     version, legacy = request.param
     samples = make_samples(version, IMAGE)
-    data_path = tmp_path_factory.mktemp("masks") / f"{version}.json"
+    folder = tmp_path_factory.mktemp("masks")
+    data_path = folder / f"{version}.json"
     data_path.write_text(json.dumps(samples))
+    # Not square, so that padding and resizing show in the pixels.
+    Image.frombytes("RGB", (90, 60), Random(0).randbytes(90 * 60 * 3)).save(folder / IMAGE)
     asked = {
         "data_path": str(data_path),
-        "image_folder": str(Path(tiny.world.images)),
+        "image_folder": str(folder),
         "tokenizer": str(tiny.llama),
         "clip": str(tiny.clip),
         "version": version,

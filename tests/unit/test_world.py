@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from regap_patch.study import language
-from regap_patch.study.answers import best_constant, score, wilson
+from regap_patch.study.answers import best_constant, score, score_by_kind, wilson
 from regap_patch.study.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, Scene, Thing, draw_scene, paint
 from regap_patch.study.world import World, make_world
 
@@ -45,7 +45,7 @@ def test_same_seed_same_world_other_seed_other_world(world: World, tmp_path: Pat
 
 def test_pixels_are_those_of_every_machine():
     scene = draw_scene(Random("a scene"))
-    assert hashlib.sha256(paint(scene, 56).tobytes()).hexdigest()[:16] == "2f4d0989411124a6"
+    assert hashlib.sha256(paint(scene, 56).tobytes()).hexdigest()[:16] == "d163c1bfa62a1e33"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -146,4 +146,8 @@ def test_score_counts_every_question_and_the_baseline_knows_only_the_kind():
         {"kind": "count", "answer": "two", "output": "two"},
     ]
     assert score(rows)[:2] == (2, 4)
+    assert {kind: found[:2] for kind, found in score_by_kind(rows).items()} == {
+        "colour": (1, 3),
+        "count": (1, 1),
+    }
     assert best_constant(rows)[:2] == (3, 4)

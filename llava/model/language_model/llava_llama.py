@@ -96,6 +96,8 @@ class LlavaLlamaForCausalLM(PublishedModel, LlamaForCausalLM, LlavaMetaForCausal
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
                 )
             )
+            if inputs_embeds is not None and labels is not None and past_key_values is None:
+                attention_mask, position_ids = self._without_needless_mask(attention_mask, position_ids)
         switches = {
             "output_attentions": output_attentions,
             "output_hidden_states": output_hidden_states,
@@ -112,6 +114,18 @@ class LlavaLlamaForCausalLM(PublishedModel, LlamaForCausalLM, LlavaMetaForCausal
             **{name: value for name, value in switches.items() if value is not None},
             **kwargs,
         )
+
+    def _without_needless_mask(
+        self, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and positions that the decoder needs for a loss.
+
+        Padding on the right comes after all that has a label, and attention looks back only, so it changes
+        neither loss nor gradients; and without a mask attention has faster kernels.
+        """
+        if getattr(self.config, "tokenizer_padding_side", "right") == "left":
+            return attention_mask, position_ids
+        return None, None
 
     @torch.no_grad()
     def generate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class CLIPVisionTower(nn.Module):
         return self
 
     def feature_select(self, image_forward_outs: Any) -> Tensor:
-        """Pick the layer, and drop the class token unless asked to keep it: (B, P, Dv)."""
+        """Pick `hidden_states[select_layer]` and drop the class token unless asked to keep it: (B, P, Dv)."""
         features = image_forward_outs.hidden_states[self.select_layer]
         if self.select_feature == "patch":
             return features[:, 1:]
@@ -103,8 +104,18 @@ class CLIPVisionTower(nn.Module):
             return [self(image.unsqueeze(0)) for image in images]
         # The dtype of the images decides the dtype of the features: callers cast images, never features.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._trainable()):
-            outputs = self.vision_tower(images.to(self.device, self.dtype), output_hidden_states=True)
+            selected = self._selected_state(images.to(self.device, self.dtype))
+            outputs = SimpleNamespace(hidden_states={self.select_layer: selected})
             return self.feature_select(outputs).to(images.dtype)
+
+    def _selected_state(self, images: Tensor) -> Tensor:
+        """The selected hidden state (B, P + 1, Dv); the layers above it would run for nothing."""
+        tower = self.vision_tower
+        state = tower.pre_layrnorm(tower.embeddings(images))
+        layers = tower.encoder.layers
+        for layer in layers[: range(len(layers) + 1)[self.select_layer]]:
+            state = layer(state, None)
+        return state
 
     def _trainable(self) -> bool:
         return any(parameter.requires_grad for parameter in self.vision_tower.parameters())
