@@ -44,6 +44,7 @@ def test_plain_loop(load, capsys: pytest.CaptureFixture[str]):
     assert "GapPatch(LlavaForConditionalGeneration" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_launcher_in_front_of_a_script_that_knows_nothing_of_it(tmp_path: Path):
     subprocess.run(
         ["bash", str(EXAMPLES / "launcher.sh"), str(tmp_path)],
