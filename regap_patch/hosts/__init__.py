@@ -7,6 +7,10 @@ from typing import Any
 
 _HOMES = {
     "Host": "host",
+    "ImageSlots": "host",
+    "placeholder_slots": "huggingface",
+    "one_image_each": "huggingface",
+    "image_token_of": "huggingface",
     "find_host": "table",
     "unwrapped": "table",
     "text_rows_mask": "text",

@@ -22,7 +22,7 @@ class ImageSlots(NamedTuple):
 
     Attributes:
         image: (S, P, D) rows with their graph.
-        real: (S,) bool, False for a dummy image that no sample shows.
+        real: (S,) or (S, P) bool, False for rows that no sample shows: a dummy image, a cropped border.
         sample: (S,) int64 owner of each slot; None where slot s belongs to sample s.
     """
 
@@ -42,19 +42,34 @@ class Host:
         beside_lm: attribute paths of what is not the language model: all else may not train under the
             regulariser.
         images: names of the forward arguments that carry images.
-        image_token: config -> the id that stands for an image in `input_ids`.
-        slots: (forward arguments by name, projector output, image id) -> which rows belong to which sample.
+        image_token: model -> the id that stands for an image, or for one of its tokens, in `input_ids`; None
+            where images have no placeholder.
+        slots: (model, forward arguments by name, projector output) -> which rows belong to which sample.
+        model_types: values of `config.model_type` for which this row was written; empty for any. Families
+            share attribute names and differ in what follows from them.
+        plain_newline: whether a caption right after its image ends with a newline that is no word of it
+            (LLaVA's `plain` template).
     """
 
     name: str
     projector: tuple[str, ...]
     beside_lm: tuple[str, ...]
     images: tuple[str, ...]
-    image_token: Callable[[Any], int]
-    slots: Callable[[Mapping[str, Any], Tensor, int], ImageSlots]
+    image_token: Callable[[Any], int | None]
+    slots: Callable[[Any, Mapping[str, Any], Tensor], ImageSlots]
+    model_types: tuple[str, ...] = ()
+    plain_newline: bool = False
+
+    @property
+    def looked_for(self) -> str:
+        """What a model must have to be of this family, in words."""
+        kinds = f" in a model of type {' or '.join(self.model_types)}" if self.model_types else ""
+        return f"{self.name} looked for {' or '.join(self.projector)}{kinds}"
 
     def find_projector(self, model: nn.Module) -> nn.Module | None:
-        """The projector of this model, or None where none of the paths leads to a module."""
+        """The projector of this model; None for another family, or where no path leads to a module."""
+        if self.model_types and follow(model, "config.model_type") not in self.model_types:
+            return None
         found = (follow(model, path) for path in self.projector)
         return next((module for module in found if isinstance(module, nn.Module)), None)
 
@@ -74,7 +89,8 @@ class Host:
         """Whether a forward pass was given images, so that the projector must have run."""
         given = [arguments.get(name) for name in self.images]
         return any(
-            images is not None and (torch.is_tensor(images) or any(image is not None for image in images))
+            images is not None
+            and (len(images) > 0 if torch.is_tensor(images) else any(image is not None for image in images))
             for images in given
         )
 
@@ -104,8 +120,6 @@ class Host:
                 "The gap needs the ids of the text, but this forward pass got no input_ids (inputs_embeds "
                 "have none): pass input_ids, or leave training mode for this call."
             )
-        config = model.config
-        image_id = self.image_token(config)
         if text_mask is None:
             if labels is None:
                 raise PatchStateError(
@@ -113,16 +127,20 @@ class Host:
                     "`text_mask=` to measuring()."
                 )
             text_mask = text_rows_mask(
-                ids, labels, arguments.get("attention_mask"), image_id, end_ids(config)
+                ids,
+                labels,
+                arguments.get("attention_mask"),
+                image_id=self.image_token(model),
+                end_ids=end_ids(model.config),
+                plain_newline=self.plain_newline,
             )
-        with torch.no_grad():
-            text = model.get_input_embeddings()(ids.clamp(min=0)).detach()
+        text = embedded(model.get_input_embeddings(), ids.clamp(min=0))
         text_mask = text_mask.to(device=text.device, dtype=torch.bool)
         if image_embeds is None:
             nothing = text.new_zeros((ids.shape[0], 1, text.shape[-1]))
             return ModalityRows(nothing, nothing[..., 0].bool(), text, text_mask)
-        slots = self.slots(arguments, image_embeds, image_id)
-        mask = slots.real[:, None].expand(slots.image.shape[:2])
+        slots = self.slots(model, arguments, image_embeds)
+        mask = (slots.real if slots.real.dim() == 2 else slots.real[:, None]).expand(slots.image.shape[:2])
         return ModalityRows(slots.image, mask, text.to(slots.image.device), text_mask, slots.sample)
 
 
@@ -131,6 +149,24 @@ def follow(model: Any, path: str) -> Any:
     for name in path.split("."):
         model = getattr(model, name, None)
     return model
+
+
+def embedded(embedding: nn.Module, ids: Tensor) -> Tensor:
+    """Rows of the embedding, detached: (B, L) int64 -> (B, L, D).
+
+    The module itself is called, so that ZeRO-3 gathers its weight; in evaluation mode, in which what trains
+    on noisy embeddings (NEFTune) adds no noise and draws no random number.
+    """
+    training = [module for module in embedding.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.no_grad():
+            rows: Tensor = embedding(ids)
+    finally:
+        for module in training:
+            module.training = True
+    return rows.detach()
 
 
 def end_ids(config: Any) -> tuple[int, ...]:

@@ -28,16 +28,16 @@ def tiles_of(images: Any) -> list[int]:
     return [0 if image is None else image.shape[0] if image.dim() == 4 else 1 for image in images]
 
 
-def llava_slots(arguments: Mapping[str, Any], image_embeds: Tensor, image_id: int) -> ImageSlots:
+def llava_slots(model: Any, arguments: Mapping[str, Any], image_embeds: Tensor) -> ImageSlots:
     """Give each image to the row that shows it, in the order in which LLaVA does.
 
     A row takes as many images from the list as it has placeholders; a row without any takes one, its dummy,
     which is not an image of it. Surplus images belong to nobody.
 
     Args:
+        model: not looked at.
         arguments: forward arguments by name, with `input_ids` (B, L) and `images`.
         image_embeds: (tiles, P, D).
-        image_id: -200.
 
     Raises:
         PatchStateError: if the projector ran on another number of tiles than the batch holds.
@@ -49,7 +49,7 @@ def llava_slots(arguments: Mapping[str, Any], image_embeds: Tensor, image_id: in
             f"The batch holds {sum(tiles)} image tiles, but the projector's output has "
             f"{image_embeds.shape[0]}: the hook sits on a module that is not called once with all of them."
         )
-    shown = (ids == image_id).sum(1)
+    shown = (ids == IMAGE_TOKEN).sum(1)
     if len(tiles) == ids.shape[0] and min(tiles) == max(tiles):
         # each row takes at least one image, so each takes exactly one
         rows = image_embeds.reshape(ids.shape[0], -1, image_embeds.shape[-1])
@@ -64,8 +64,8 @@ def llava_slots(arguments: Mapping[str, Any], image_embeds: Tensor, image_id: in
     return ImageSlots(image_embeds, owned & (shown.gather(0, owner) > 0), owner)
 
 
-def llava_image_token(config: Any) -> int:
-    """The placeholder id of LLaVA, whatever the config."""
+def llava_image_token(model: Any) -> int:
+    """The placeholder id of LLaVA, whatever the model."""
     return IMAGE_TOKEN
 
 
@@ -81,4 +81,5 @@ LLAVA = Host(
     images=("images",),
     image_token=llava_image_token,
     slots=llava_slots,
+    plain_newline=True,
 )

@@ -9,9 +9,11 @@ from torch import nn
 
 from regap_patch.errors import UnknownHostError, UnsupportedModelError
 from regap_patch.hosts.host import Host
+from regap_patch.hosts.huggingface import BLIP_2, HF_LLAVA, INSTRUCT_BLIP
 from regap_patch.hosts.llava import LLAVA
+from regap_patch.hosts.llava_next import LLAVA_NEXT
 
-HOSTS: tuple[Host, ...] = (LLAVA,)
+HOSTS: tuple[Host, ...] = (LLAVA, HF_LLAVA, LLAVA_NEXT, BLIP_2, INSTRUCT_BLIP)
 # Another distribution adds a row by `[project.entry-points."regap_patch.hosts"] mine =
 # "package.module:HOST"`.
 ENTRY_POINTS = "regap_patch.hosts"
@@ -62,7 +64,7 @@ def find_host(model: nn.Module) -> tuple[Host, nn.Module]:
         return host, projector
     kind = type(base)
     bases = ", ".join(parent.__name__ for parent in kind.__mro__[1:-1])
-    tried = "; ".join(f"{host.name} looked for {' or '.join(host.projector)}" for host in hosts)
+    tried = "; ".join(host.looked_for for host in hosts)
     raise UnknownHostError(
         f"No known host fits {kind.__module__}.{kind.__name__} (bases: {bases}): {tried}; patch a model "
         f"that has its projector already, or register a host under the entry point group {ENTRY_POINTS!r}."

@@ -15,20 +15,24 @@ def text_rows_mask(
     ids: Tensor,
     labels: Tensor,
     attention_mask: Tensor | None,
-    image_id: int,
+    *,
+    image_id: int | None,
     end_ids: tuple[int, ...],
+    plain_newline: bool = False,
 ) -> Tensor:
     """The supervised words of each row.
 
-    Without BOS, EOS, image placeholders, padding and the newline that ends a caption in LLaVA's `plain`.
+    Without BOS, EOS, image placeholders and padding, and without the newline that ends a caption in LLaVA's
+    `plain` template.
     Padding is known by the mask, never by the pad id: LLaVA pads with `<unk>`, which also occurs in text.
 
     Args:
         ids: (B, L) int64; ids below 0 stand for images.
         labels: (B, L) int64, -100 where nothing is supervised.
         attention_mask: (B, L) bool or int, False or 0 for padding; or None.
-        image_id: the id that stands for an image.
+        image_id: the id that stands for an image, if there is one.
         end_ids: ids of BOS and EOS.
+        plain_newline: whether the captions may be in the `plain` template.
 
     Returns:
         (B, L) bool.
@@ -36,9 +40,11 @@ def text_rows_mask(
     supervised = labels != IGNORED
     if attention_mask is not None and attention_mask.dim() == 2:
         supervised = supervised & attention_mask.to(device=labels.device, dtype=torch.bool)
-    mask = supervised & (ids >= 0) & (ids != image_id) & ~_newline_of_plain(ids, supervised, image_id)
-    for end in end_ids:
-        mask = mask & (ids != end)
+    mask = supervised & (ids >= 0)
+    for other in (*end_ids, *(() if image_id is None else (image_id,))):
+        mask = mask & (ids != other)
+    if plain_newline and image_id is not None:
+        mask = mask & ~_newline_of_plain(ids, supervised, image_id)
     return mask
 
 

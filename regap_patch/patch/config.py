@@ -43,6 +43,11 @@ class ReGapConfig:
         "optimizer steps during which alpha is measured and the regulariser is off: a number, or the "
         "trainer's warm-up",
     )
+    ramp_steps: int = _setting(
+        0,
+        "optimizer steps after the calibration during which the coefficient grows, in equal parts, to alpha; "
+        "0 starts with all of it",
+    )
     alpha: float | None = _setting(None, "the coefficient of the gap, set by hand instead of measured")
     allow_finetune: bool = _setting(False, "act although parameters of the language model train")
 
@@ -69,6 +74,10 @@ class ReGapConfig:
         steps = self.calibration_steps
         if steps != WARMUP and not (isinstance(steps, int) and not isinstance(steps, bool) and steps >= 1):
             raise ConfigError(f"calibration_steps={steps!r} must be a number of at least 1, or {WARMUP!r}.")
+        if not isinstance(self.ramp_steps, int) or isinstance(self.ramp_steps, bool) or self.ramp_steps < 0:
+            raise ConfigError(
+                f"ramp_steps={self.ramp_steps!r} must be a whole number of at least 0 (0 for no ramp)."
+            )
         if not isinstance(self.allow_finetune, bool):
             raise ConfigError(f"allow_finetune={self.allow_finetune!r} must be True or False.")
 
@@ -125,12 +134,14 @@ def _read_flag(text: str) -> bool:
 _READERS: dict[str, Callable[[str], Any]] = {
     "weight": float,
     "calibration_steps": lambda text: text if text == WARMUP else int(text),
+    "ramp_steps": int,
     "alpha": lambda text: None if text.lower() == "none" else float(text),
     "allow_finetune": _read_flag,
 }
 _EXPECTED = {
     "weight": "a number",
     "calibration_steps": f"a whole number or {WARMUP!r}",
+    "ramp_steps": "a whole number",
     "alpha": "a number or none",
     "allow_finetune": "True or False",
 }

@@ -1,7 +1,7 @@
-"""Gradient norms of the two losses at the projector's output, for `calibration="gradient"`.
+"""What the backward pass tells: that it came, and the gradient norms for `calibration="gradient"`.
 
-Taken there, they need no second pass through the language model, and work under activation checkpointing, DDP
-and ZeRO.
+The norms are taken at the projector's output, so they need no second pass through the language model, and
+work under activation checkpointing, DDP and ZeRO.
 """
 
 from __future__ import annotations
@@ -12,8 +12,41 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from regap_patch.errors import PatchStateError
 from regap_patch.gap.rows import ModalityRows
 from regap_patch.patch.totals import StepTotals
+
+
+class BackwardWitness:
+    """Notices whether any backward pass starts from, or runs through, the loss that the model returned.
+
+    A Trainer whose `compute_loss` makes a loss of its own drops the model's, and the gap with it; nothing
+    else would tell.
+    """
+
+    def __init__(self) -> None:
+        self.heard = False
+
+    def watch(self, loss: Tensor) -> None:
+        """Listen at this loss, unless one was heard already."""
+        if not self.heard and loss.requires_grad:
+            loss.register_hook(self._hear)  # type: ignore[no-untyped-call]
+
+    def _hear(self, gradient: Tensor) -> None:
+        self.heard = True
+
+    def refuse_silence(self) -> None:
+        """Call after a backward pass.
+
+        Raises:
+            PatchStateError: if none of the losses so far was reached by one.
+        """
+        if not self.heard:
+            raise PatchStateError(
+                "The model returned its loss, but no backward pass reached it, so the gap cannot train the "
+                "projector: train on the model's own loss (a Trainer's compute_loss must return it, or a "
+                "sum that holds it), or set weight=0 to record only."
+            )
 
 
 def watch_gradients(

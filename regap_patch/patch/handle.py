@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from regap_patch.errors import CalibrationError, FinetuneError, PatchStateError, UnsupportedModelError
+from regap_patch.errors import CalibrationError, PatchStateError, UnsupportedModelError
 from regap_patch.gap.calibration import Calibration
 from regap_patch.gap.losses import gap_loss
 from regap_patch.gap.reduction import reduce_like_lm, supervised_targets
@@ -20,9 +20,10 @@ from regap_patch.gap.statistics import gap_statistics
 from regap_patch.hosts.host import Host
 from regap_patch.hosts.table import unwrapped
 from regap_patch.patch.config import WARMUP, ReGapConfig
-from regap_patch.patch.gradients import watch_gradients
+from regap_patch.patch.gradients import BackwardWitness, watch_gradients
 from regap_patch.patch.hooks import in_backward, loss_in, with_loss
 from regap_patch.patch.record import GapRecord
+from regap_patch.patch.stage import refuse_finetuning
 from regap_patch.patch.totals import StepMeans, StepTotals
 
 
@@ -56,13 +57,18 @@ class GapPatch:
         self._totals = StepTotals()
         self._measuring: list[Tensor | None] = []
         self._lm_is_frozen = False
+        self._witness = BackwardWitness()
 
     # ---- what a user calls
 
     @property
     def alpha(self) -> float:
-        """The coefficient in force: 0 while it is measured, and where the regulariser is off."""
-        return (self.calibration.alpha or 0.0) if self.config.acts else 0.0
+        """The coefficient in force: 0 while it is measured, less than the measured one on the ramp."""
+        if self.calibration.alpha is None or not self.config.acts:
+            return 0.0
+        parts = self.config.ramp_steps + 1
+        begun = self.steps - self.calibration.seen + 1  # optimizer steps since alpha is known, and this one
+        return self.calibration.alpha * min(begun / parts, 1.0)
 
     def step(self) -> StepMeans:
         """Close an optimizer step: means over its forward passes and all ranks, and the calibration moves on.
@@ -70,7 +76,8 @@ class GapPatch:
         Every rank must call it. One small all-reduce.
 
         Raises:
-            PatchStateError: if no training forward came since the last step, or one never got its loss.
+            PatchStateError: if no training forward came since the last step, one never got its loss, or none
+                of the losses so far went into a backward pass.
             CalibrationError: if this step ends the calibration and no ratio can be taken.
         """
         self._refuse_leftover()
@@ -79,6 +86,8 @@ class GapPatch:
                 "step() closes an optimizer step, but no training forward came since the last one: call it "
                 "once after each optimizer.step(), on the model that apply_regap() got."
             )
+        if self.config.acts:
+            self._witness.refuse_silence()
         means = self._totals.close()
         self.steps += 1
         if self.config.acts:
@@ -142,7 +151,7 @@ class GapPatch:
         elif state.alpha is None:
             phase = f"measuring alpha, {state.seen} of {state.steps or '?'} steps"
         else:
-            phase = f"alpha={state.alpha:.6g}"
+            phase = f"alpha={self.alpha:.6g}"
         return (
             f"GapPatch({type(self.outer).__name__}, host={self.host.name}, loss={self.config.loss}, {phase})"
         )
@@ -173,7 +182,8 @@ class GapPatch:
         if self._measuring or not self.config.acts:
             return
         if not self._lm_is_frozen:
-            self._refuse_finetuning()
+            if not self.config.allow_finetune:
+                refuse_finetuning(self.host, unwrapped(self.outer))
             self._lm_is_frozen = True
         if self._needs_warmup():
             raise CalibrationError(
@@ -261,13 +271,16 @@ class GapPatch:
         if measures and self.calibration.method == "gradient" and image_embeds is not None:
             watch_gradients(image_embeds, loss_lm, rows, gap_of, self._totals)
         if not adds or image_embeds is None:
+            self._witness.watch(loss_lm)
             return None
         if not image_embeds.requires_grad:
             raise PatchStateError(
                 "The gap must train the projector, but its output carries no gradient: let its parameters "
                 "require grad, and do not run it under reentrant checkpointing."
             )
-        return with_loss(output, loss_lm + weighted.to(loss_lm))
+        loss = loss_lm + weighted.to(loss_lm)
+        self._witness.watch(loss)
+        return with_loss(output, loss)
 
     def _needs_warmup(self) -> bool:
         return self.config.acts and self.calibration.alpha is None and self.calibration.steps is None
@@ -278,16 +291,4 @@ class GapPatch:
             raise PatchStateError(
                 "The projector ran, but the model that apply_regap() got did not return a loss after it: "
                 "call that model itself, not its parts, and wrap it (PEFT) before apply_regap()."
-            )
-
-    def _refuse_finetuning(self) -> None:
-        if self.config.allow_finetune:
-            return
-        base = unwrapped(self.outer)
-        training = [name for name, parameter in self.host.lm_parameters(base) if parameter.requires_grad]
-        if training:
-            raise FinetuneError(
-                f"The regulariser belongs to projector pretraining, but {len(training)} parameters of the "
-                f"language model train (such as {training[0]}): freeze them, set weight=0 to record only, "
-                f"or pass allow_finetune=True (--regap_allow_finetune) if you mean it."
             )

@@ -176,6 +176,7 @@ class ReGapCallback(TrainerCallback):
                     f"The run resumes at step {step}, but {folder} has no {SIDECAR} that says how far alpha "
                     f"was: start the run anew, or set alpha by hand (--regap_alpha)."
                 )
+            self.patch.steps = step
             return
         refuse_other_config(content, self.patch.config, folder)
         self.patch.calibration.load_state_dict(content["calibration"])

@@ -40,7 +40,7 @@ def refuse_other_config(content: dict[str, Any], config: ReGapConfig, folder: st
     Raises:
         CalibrationError: naming the settings that differ.
     """
-    stored, asked = content["config"], config.to_dict()
+    stored, asked = {**ReGapConfig().to_dict(), **content["config"]}, config.to_dict()
     differ = [name for name in asked if name != "allow_finetune" and asked[name] != stored.get(name)]
     if differ:
         pairs = ", ".join(f"{name}={stored.get(name)!r} (now {asked[name]!r})" for name in differ)

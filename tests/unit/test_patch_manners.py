@@ -100,6 +100,57 @@ def test_calibration_measures_first_and_then_acts():
     assert loss_and_gradients(model, data)[0].item() == pytest.approx(3 * before[0].item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("measured", [True, False])
+def test_the_ramp_grows_in_equal_parts_once_alpha_is_known(measured: bool):
+    model, data = toy(), batch()
+    alone = model(**data)["loss"].item()
+    how = {"calibration_steps": 2} if measured else {"alpha": 0.5}
+    patch = apply_regap(model, ReGapConfig(ramp_steps=3, **how))
+    shares = []
+    for _ in range(7):
+        loss_and_gradients(model, data)
+        means = patch.step().floats()
+        shares.append(means["loss_weighted"] / means["loss_gap"] / (patch.calibration.alpha or 1.0))
+        assert means["loss_lm"] == pytest.approx(alone)
+    expected = [0.25, 0.5, 0.75, 1, 1, 1, 1]
+    assert shares == pytest.approx([0, 0, *expected[:5]] if measured else expected, rel=1e-5)
+
+
+def test_a_loss_that_nobody_trains_on_is_refused():
+    """As a Trainer leaves it whose compute_loss makes its own from the logits."""
+    for config in (FIXED, ReGapConfig(calibration_steps=3)):
+        model, data = toy(), batch()
+        patch = apply_regap(model, config)
+        model(**data)["logits"].square().mean().backward()
+        with pytest.raises(PatchStateError, match="no backward pass reached it.*compute_loss must return it"):
+            patch.step()
+        loss_and_gradients(model, data)
+        patch.step()
+    with apply_regap(toy(), ReGapConfig(weight=0)) as patch:
+        patch.outer(**data)
+        patch.step()
+
+
+def test_noisy_embeddings_lend_no_noise_and_draw_no_number():
+    """NEFTune's hook adds noise to embeddings in training mode; words are measured without it."""
+    model, data = toy(), batch()
+    with apply_regap(model, ReGapConfig(weight=0)) as patch:
+        model(**data)
+    clean = patch.last.stats.text_norm
+
+    def noise(module, args, output):
+        return output + torch.rand_like(output) if module.training else output
+
+    model.model.embed_tokens.register_forward_hook(noise)
+    torch.manual_seed(5)
+    before = loss_and_gradients(model, data)
+    with apply_regap(model, ReGapConfig(weight=0)) as patch:
+        torch.manual_seed(5)
+        assert same(loss_and_gradients(model, data), before)
+    assert torch.equal(patch.last.stats.text_norm, clean)
+    assert model.model.embed_tokens.training
+
+
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
 def test_gradient_calibration_is_the_ratio_of_norms_at_the_projector(scale: float):
     """The reference differentiates the two losses apart. The trainer's scaling must not matter."""
@@ -235,7 +286,7 @@ def test_second_firing_and_leftovers_are_refused():
         patch.step()
     with pytest.raises(PatchStateError, match="no training forward"):
         patch.step()
-    model(**data)
+    model(**data)["loss"].backward()
     patch.step()
 
 
@@ -352,6 +403,8 @@ def test_config_is_checked_and_travels():
         ({"calibration_steps": "warm"}, "'warmup'"),
         ({"alpha": -0.1}, "at least 0"),
         ({"alpha": 1.0, "weight": 2.0}, "one of the two"),
+        ({"ramp_steps": -1}, "at least 0"),
+        ({"ramp_steps": 0.5}, "whole number"),
         ({"allow_finetune": "yes"}, "True or False"),
     ):
         with pytest.raises(ConfigError, match=text):
