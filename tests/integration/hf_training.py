@@ -20,6 +20,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 IMAGE, PATCHES, WIDTH = 60, 4, 32
 SHAPE = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -50,15 +51,21 @@ def collate(samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "labels": labels, "attention_mask": mask, "pixel_values": pixels}
 
 
-def tiny_llava() -> LlavaForConditionalGeneration:
-    """Random weights; only the projector trains."""
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(
+def tiny_llava(checkpoint: str | None) -> LlavaForConditionalGeneration:
+    """Random weights, or those of a checkpoint; only the projector trains.
+
+    The Trainer of transformers 5 cannot load them itself: it saves LLaVA under its published names, looks for
+    the names in memory, finds none and goes on with what it has.
+    """
+    if checkpoint is not None:
+        model = LlavaForConditionalGeneration.from_pretrained(checkpoint)
+    else:
+        config = LlavaConfig(
             text_config=LlamaConfig(vocab_size=64, pad_token_id=0, **SHAPE),
             vision_config=CLIPVisionConfig(image_size=28, patch_size=14, projection_dim=WIDTH, **SHAPE),
             image_token_index=IMAGE,
         )
-    )
+        model = LlavaForConditionalGeneration(config)
     model.requires_grad_(False)
     model.model.multi_modal_projector.requires_grad_(True)
     return model
@@ -66,8 +73,9 @@ def tiny_llava() -> LlavaForConditionalGeneration:
 
 def main(output_dir: str, max_steps: str, save_steps: str) -> None:
     set_seed(0)
+    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
     trainer = Trainer(
-        model=tiny_llava(),
+        model=tiny_llava(last),
         args=TrainingArguments(
             output_dir,
             max_steps=int(max_steps),
@@ -85,7 +93,7 @@ def main(output_dir: str, max_steps: str, save_steps: str) -> None:
         train_dataset=Captions(),
         data_collator=collate,
     )
-    trainer.train(resume_from_checkpoint=any(Path(output_dir).glob("checkpoint-*")) or None)
+    trainer.train(resume_from_checkpoint=last)
     trainer.save_model()
     trainer.save_state()
 

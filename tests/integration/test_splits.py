@@ -20,7 +20,8 @@ from tests.integration.mini_run import forward_without_kwargs, history, launch
 from tests.upstream import operations
 
 pytestmark = pytest.mark.filterwarnings("ignore:'llava.train.train' found in sys.modules:RuntimeWarning")
-NUMBERS = ("loss", "regap/loss_lm", "regap/loss_gap", "regap/alpha", "regap/centroid_l2", "regap/image_trace")
+NUMBERS = ("loss", "regap/loss_lm", "regap/alpha")
+BEHIND_THE_PROJECTOR = ("regap/loss_gap", "regap/centroid_l2", "regap/image_trace")
 KINDS = {name.split("-")[0]: job for name, job in REGAP.items()}
 BOS, EOS = 1, 2
 
@@ -47,15 +48,17 @@ def alone(tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     return run
 
 
-def assert_same_run(ours: Path, theirs: Path, tolerance: float) -> None:
+def assert_same_run(ours: Path, theirs: Path, tolerance: float, of_weights: float | None = None) -> None:
+    """Losses and alpha within a tolerance; the projector and what is measured behind it within another."""
+    of_weights = of_weights or tolerance
     lines, expected = history(ours), history(theirs)
     assert len(lines) == len(expected) > 4
     for line, reference in zip(lines, expected, strict=True):
-        assert {key: line[key] for key in NUMBERS} == pytest.approx(
-            {key: reference[key] for key in NUMBERS}, rel=tolerance, abs=1e-12
-        )
+        for keys, allowed in ((NUMBERS, tolerance), (BEHIND_THE_PROJECTOR, of_weights)):
+            wanted = {key: reference[key] for key in keys}
+            assert {key: line[key] for key in keys} == pytest.approx(wanted, rel=allowed, abs=1e-12)
     moved = (projector(ours) - projector(theirs)).norm() / projector(theirs).norm()
-    assert moved <= tolerance
+    assert moved <= of_weights
     assert lines[-1]["regap/alpha"] > 0
 
 
@@ -72,7 +75,8 @@ def test_accumulated_passes_are_one(alone, kind: str, split: str):
 
 @pytest.mark.parametrize("job", each(REGAP, "bf16"))
 def test_half_precision_and_checkpointing(alone, together: Path, job: str):
-    assert_same_run(together / job, alone("bf16"), 1e-3)
+    """ZeRO-2 keeps a bfloat16 copy of the projector to work with; ZeRO-3 and a single process do not."""
+    assert_same_run(together / job, alone("bf16"), 1e-3, of_weights=2**-8 if "zero2" in job else None)
 
 
 @pytest.fixture(scope="module")
