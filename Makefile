@@ -58,6 +58,7 @@ type: setup  ## mypy, strict on the core
 bench: setup peer  ## timings, as ratios taken in one run
 	$(BIN)/python scripts/bench/splice.py
 	$(BIN)/python scripts/bench/step_vs_upstream.py
+	$(BIN)/python scripts/bench/overhead.py
 
 clean:  ## forget the environment and the runs
 	rm -rf $(VENV) playground/runs

@@ -21,6 +21,14 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _plot(arguments: argparse.Namespace) -> int:
+    from regap_patch.report.plots import plot_runs
+    from regap_patch.report.runs import read_runs
+
+    print(plot_runs(read_runs(arguments.runs), arguments.output_path))
+    return 0
+
+
 def _doctor(arguments: argparse.Namespace) -> int:
     """Print what is installed; 1 if something that everybody needs is not."""
     del arguments
@@ -80,6 +88,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="steps at a time, one thread each (0: two, if there are two cores)",
     )
     quickstart.set_defaults(run=_quickstart)
+
+    plot = commands.add_parser(
+        "plot", help="losses, gap, norms and cosine against steps, of one run or several in one figure"
+    )
+    plot.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="output folder of a training run, a checkpoint in it, or a trainer_state.json",
+    )
+    plot.add_argument(
+        "--output_path",
+        type=Path,
+        default=Path("regap.png"),
+        help="file to write; its suffix, .png or .svg, says the format (%(default)s)",
+    )
+    plot.set_defaults(run=_plot)
 
     doctor = commands.add_parser("doctor", help="what is installed here, and what is missing for which part")
     doctor.set_defaults(run=_doctor)

@@ -10,6 +10,7 @@ ReGapError
 ├── CalibrationError (RuntimeError)  alpha cannot be measured, or does not belong to this run
 ├── FinetuneError (RuntimeError)     the regulariser would train the language model
 ├── LaunchError (RuntimeError)       `python -m regap_patch.run` got nothing that it can patch
+├── ReportError (RuntimeError)       files that no table or figure can be made from
 └── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
 ```
 Each message is one sentence: what was asked, what was found, what to do.
@@ -52,6 +53,10 @@ class FinetuneError(ReGapError, RuntimeError):
 
 class LaunchError(ReGapError, RuntimeError):
     """The launcher got nothing that it can run, or the script built nothing that it can patch."""
+
+
+class ReportError(ReGapError, RuntimeError):
+    """Files that no table or figure can be made from, or a figure that cannot be written."""
 
 
 class StudyError(ReGapError, RuntimeError):

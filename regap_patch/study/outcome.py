@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from regap_patch.report.plots import plot_runs
+from regap_patch.report.runs import RunLog, read_run
 
 from .answers import Score, best_constant, read_rows, score, score_by_kind
 
@@ -13,22 +16,17 @@ ARMS = ("off", "on")
 TAIL = 0.1  # a trained value is the mean over this last part of the steps
 
 
-def history(run: Path, key: str) -> list[tuple[int, float]]:
-    """(step, value) of everything that a training run logged under `key`."""
-    state = json.loads((run / "trainer_state.json").read_text())
-    return [(row["step"], row[key]) for row in state["log_history"] if key in row]
-
-
-def trained(run: Path, key: str) -> float:
+def trained(run: RunLog, key: str) -> float:
     """Mean of a logged value over the last tenth of the steps."""
-    values = [value for _, value in history(run, key)]
+    values = [value for _, value in run.series[key]]
     tail = values[-max(1, round(len(values) * TAIL)) :]
     return sum(tail) / len(tail)
 
 
-def _stage(run: Path) -> dict[str, float]:
-    row = {key: trained(run, f"regap/{key}") for key in ("loss_lm", "centroid_l2", "pairwise_sq")}
-    ratio = trained(run, "regap/image_norm") / trained(run, "regap/text_norm")
+def _stage(folder: Path) -> dict[str, float]:
+    run = read_run(folder)
+    row = {key: trained(run, key) for key in ("loss_lm", "centroid_l2", "pairwise_sq")}
+    ratio = trained(run, "image_norm") / trained(run, "text_norm")
     return {**row, "norm_ratio": ratio}
 
 
@@ -86,30 +84,10 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(root: Path, path: Path) -> None:
-    """Stage 1, step by step, with the regulariser off and on: caption loss, gap, norm ratio.
+    """Stage 1, step by step, with the regulariser off and on.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ReportError: matplotlib is not installed.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    keys = ("loss_lm", "centroid_l2", "image_norm", "text_norm")
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    for arm, colour in zip(ARMS, ("tab:grey", "tab:blue"), strict=True):
-        run = root / f"llava-pretrain-{arm}"
-        series = {key: history(run, f"regap/{key}") for key in keys}
-        norms = zip(series["image_norm"], series["text_norm"], strict=True)
-        ratio = [(step, image / text) for (step, image), (_, text) in norms]
-        for axis, points in zip(axes, (series["loss_lm"], series["centroid_l2"], ratio), strict=True):
-            axis.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=f"ReGap {arm}")
-    axes[2].axhline(1.0, color="black", linewidth=0.6, linestyle=":")
-    titles = ("caption loss, nats per token", "centroid gap |mean v - mean t|", "norm ratio, image / text")
-    for axis, title in zip(axes, titles, strict=True):
-        axis.set(title=title, xlabel="step of stage 1")
-        axis.grid(alpha=0.3)
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    runs = [replace(read_run(root / f"llava-pretrain-{arm}"), name=f"ReGap {arm}") for arm in ARMS]
+    plot_runs(runs, path)

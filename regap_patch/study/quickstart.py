@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from regap_patch.errors import StudyError
+from regap_patch.errors import ReportError, StudyError
 
 from .jobs import Board, Job, code_digest
 from .outcome import ARMS, collect, plot, table
@@ -158,7 +158,7 @@ def run_quickstart(
         *(job for arm in ARMS for job in _arm_jobs(root, sizes, seed, arm)),
     ]
     llava = Path(str(import_module("llava").__file__)).parent
-    board = Board(root, jobs, code_digest([llava, Path(__file__).parents[1], SCRIPTS]))
+    board = Board(root, jobs, code_digest([llava, Path(__file__).parents[1], SCRIPTS.parent]))
     board.run(parallel or min(2, os.cpu_count() or 1))
     results = collect(root, board.seconds()) | {"size": asdict(sizes), "seed": seed}
     path = root / "results.json"
@@ -168,8 +168,8 @@ def run_quickstart(
     picture = root / "quickstart.png"
     try:
         plot(root, picture)
-    except ImportError:
-        print("No plot: matplotlib is not installed; pip install 'regap[report]' and run this line again.")
+    except ReportError as error:
+        print(f"No plot: {error}")
     else:
         print(f"plot:        {output_path}/{picture.name}")
     print(f"results:     {output_path}/{path.name}")

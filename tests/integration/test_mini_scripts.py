@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, lo
 @pytest.mark.parametrize("name", ["pretrain.sh", "finetune.sh"])
 def test_help_lists_the_knobs_and_a_bad_knob_is_refused(name: str):
     helped = call(name, "--help").stdout
-    knobs = [line.split()[0] for line in helped.splitlines() if line.startswith("  ") and line.endswith(")")]
+    knobs = re.findall(r"^  ([A-Z0-9_]+) \(", helped, re.MULTILINE)
     assert {"REGAP", "MODEL", "VISION_TOWER", "DATA", "OUTPUT_DIR", "LEARNING_RATE", "SEED"} <= set(knobs)
     refused = call(name, REGAP="maybe")
     assert refused.returncode == 2

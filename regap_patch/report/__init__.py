@@ -1,0 +1,25 @@
+"""From files that runs left to figures and tables: without torch, on a laptop, from yesterday's files."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "RunLog": "runs",
+    "read_run": "runs",
+    "read_runs": "runs",
+    "draw_runs": "plots",
+    "plot_runs": "plots",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
