@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from regap_patch.train.launch import main
+from regap_patch.train.launch import as_command
 
 if __name__ == "__main__":
-    main()
+    as_command()

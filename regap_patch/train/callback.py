@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import get_last_checkpoint
 
 from regap_patch.errors import CalibrationError, PatchStateError
 from regap_patch.patch.apply import find_patch
@@ -94,7 +96,11 @@ class ReGapCallback(TrainerCallback):
 
     def _train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         self._resumed_from = resume_from_checkpoint
-        return self._inner["train"](resume_from_checkpoint, *args, **kwargs)
+        try:
+            return self._inner["train"](resume_from_checkpoint, *args, **kwargs)
+        except Exception:
+            self._explain_failed_resume()
+            raise
 
     # ---- events
 
@@ -165,6 +171,20 @@ class ReGapCallback(TrainerCallback):
             "versions": versions(),
             "data": self._data,
         }
+
+    def _explain_failed_resume(self) -> None:
+        """Say what the trainer's own error leaves open: there is nothing to go on from."""
+        if not self._resumed_from or self.trainer.state.global_step > 0:
+            return
+        named = self._resumed_from is not True
+        folder = self._resumed_from if named else get_last_checkpoint(self.trainer.args.output_dir)
+        if folder is not None and not (Path(folder) / TRAINER_STATE_NAME).exists():
+            logger.error(
+                "%s cannot be resumed: it has no %s (upstream LLaVA's stage 1 saves the projector alone), so "
+                "neither the optimizer nor alpha can go on; move the checkpoint folders away and start anew.",
+                folder,
+                TRAINER_STATE_NAME,
+            )
 
     def _resume(self, step: int) -> None:
         named = isinstance(self._resumed_from, (str, os.PathLike))

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from regap_patch.errors import ConfigError, LaunchError
@@ -191,5 +192,33 @@ def _refuse_idle(launch: Launch) -> NoReturn:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """`python -m regap_patch.run`."""
+    """`python -m regap_patch.run` without its end: whatever the script raises is raised."""
     run(parse(sys.argv[1:] if argv is None else argv))
+
+
+def as_command() -> None:
+    """`python -m regap_patch.run`: a script that fails leaves the exit status and traceback of its own.
+
+    What the launcher itself refuses is one sentence.
+    """
+    try:
+        main()
+    except LaunchError as error:
+        sys.exit(f"python -m regap_patch.run: error: {error}")
+    except Exception as error:
+        error.__traceback__ = _of_the_script(error.__traceback__)
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.exit(1)
+
+
+def _of_the_script(trace: TracebackType | None) -> TracebackType | None:
+    """A traceback from the script's first frame on; without `run`, and without runpy between the two."""
+    start = trace
+    while start is not None and start.tb_frame.f_code is not run.__code__:
+        start = start.tb_next
+    if start is None:  # raised before the script began
+        return trace
+    start = start.tb_next
+    while start is not None and start.tb_frame.f_globals.get("__name__") == "runpy":
+        start = start.tb_next
+    return start

@@ -1,8 +1,16 @@
-"""The peer, upstream LLaVA in an environment of its own, and the runs that ours is compared with: once for
-all tests."""
+"""What many tests share, made once.
+
+The peer (upstream LLaVA in an environment of its own), the runs that ours is compared with, and all runs of
+two processes.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,12 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 
+from tests.integration.distributed_jobs import REGAP, TRAINING
 from tests.upstream import operations
 from tests.upstream.peer import Peer
 from tests.upstream.recipes import random_projector, stage_flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
+
+ROOT = Path(__file__).parents[2]
 
 
 class Run(NamedTuple):
@@ -64,3 +75,40 @@ def runs(
             )
             made[name, stage] = Run(folder, packages[name]("train", argv=flags)["losses"])
     return made
+
+
+@pytest.fixture(scope="session")
+def together(
+    request: pytest.FixtureRequest, tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Two processes with half of each batch: one launch for every `job` that the chosen tests ask for."""
+    root = tmp_path_factory.mktemp("together")
+    asked = {
+        getattr(item, "callspec", None) and item.callspec.params.get("job") for item in request.session.items
+    }
+    compiler = shutil.which("g++") is not None
+    jobs = {
+        name: job.of_two(tiny, root, name)
+        for name, job in {**TRAINING, **REGAP}.items()
+        if name in asked and (compiler or not job.zero)
+    }
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "DS_ACCELERATOR": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    driver = str(ROOT / "tests/integration/distributed_driver.py")
+    with (root / "log.txt").open("w") as log:
+        done = subprocess.run(
+            [*launcher, driver, str(root / "jobs.json")],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=800,
+            check=False,
+        )
+    assert done.returncode == 0, (root / "log.txt").read_text()
+    return root

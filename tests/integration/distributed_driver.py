@@ -2,20 +2,24 @@
 
     torchrun --nproc_per_node 2 tests/integration/distributed_driver.py JOBS.json
 
-JOBS.json maps a name to the flags of a run. Every run is made twice: in one go, and, when its last checkpoint
-and its result are gone, once more from the checkpoint before.
+JOBS.json maps a name to what `distributed_jobs.Job.of_two` says of a run. One that is to be resumed is made
+twice: in one go, and, when its last checkpoint and its result are gone, once more from the checkpoint before.
 """
 
+import contextlib
+import faulthandler
+import gc
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 
 from llava.train.checkpoint import list_checkpoints
 from llava.train.train import train
+from tests.integration.mini_run import forward_without_kwargs, launch
 
 
 def forget_the_end(output_dir: Path) -> None:
@@ -28,13 +32,23 @@ def forget_the_end(output_dir: Path) -> None:
     dist.barrier()
 
 
+def run(job: dict[str, Any]) -> None:
+    with forward_without_kwargs() if job["mean"] else contextlib.nullcontext():
+        if job["ours"] is None:
+            train(argv=job["argv"])
+        else:
+            launch(job["ours"], job["argv"])
+
+
 if __name__ == "__main__":
-    jobs = json.loads(Path(sys.argv[1]).read_text())
-    os.environ["DS_ACCELERATOR"] = "cpu"
-    for name, argv in jobs.items():
-        train(argv=argv)
-        forget_the_end(Path(argv[argv.index("--output_dir") + 1]))
-        train(argv=argv)
+    faulthandler.enable()
+    for name, job in json.loads(Path(sys.argv[1]).read_text()).items():
+        print(f"begin: {name}", flush=True)
+        run(job)
+        if job["resume"]:
+            forget_the_end(Path(job["argv"][job["argv"].index("--output_dir") + 1]))
+            run(job)
+        gc.collect()  # engines of this run end here, on all processes alike, not in the middle of the next
         print(f"done: {name}", flush=True)
     dist.barrier()  # nobody hangs up on a process that is still writing
     dist.destroy_process_group()

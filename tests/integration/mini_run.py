@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 
@@ -69,7 +72,35 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def history(folder: Path) -> list[dict[str, float]]:
+    """The training lines of the log, one a step."""
+    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [line for line in lines if "loss" in line]
+
+
 def losses(folder: Path) -> list[float]:
     """The logged loss of every step."""
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
+    return [line["loss"] for line in history(folder)]
+
+
+def launch(ours: str, argv: list[str]) -> None:
+    """Our training module through the launcher, in this process, with the launcher's own flags."""
+    from regap_patch.train.launch import main
+
+    main([*ours.split(), "-m", "llava.train.train", *argv])
+
+
+@contextmanager
+def forward_without_kwargs() -> Iterator[None]:
+    """LLaVA as it was before models were told `num_items_in_batch`: each pass takes the mean of its own."""
+    from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+
+    inner = LlavaLlamaForCausalLM.forward
+
+    def forward(
+        self: Any, input_ids: Any, attention_mask: Any = None, labels: Any = None, images: Any = None
+    ):
+        return inner(self, input_ids, attention_mask, labels=labels, images=images)
+
+    with mock.patch.object(LlavaLlamaForCausalLM, "forward", forward):
+        yield

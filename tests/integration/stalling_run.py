@@ -1,19 +1,22 @@
-"""Runs the training command, and stands still where STALL_AT says, so that a parent can kill it there.
+"""`python -m` for a module that trains, but it stands still at STALL_AT, so that a parent can kill it.
+
+    STALL_AT=step:5 python stalling_run.py MODULE <its flags>
 
 STALL_AT is `step:N` (in the middle of step N) or `save:N` (while the checkpoint of step N is half written).
 """
 
 import os
+import runpy
+import sys
 import time
 
-from llava.train.llava_trainer import LLaVATrainer
-from llava.train.train import train
+from transformers import Trainer
 
 PLACES = {"step": ("training_step", 1), "save": ("_save_rng_state", 0)}
 
 
 def stand_still_in(method: str, when: int) -> None:
-    original = getattr(LLaVATrainer, method)
+    original = getattr(Trainer, method)
 
     def stalling(self, *args, **kwargs):
         if self.state.global_step == when:
@@ -21,7 +24,7 @@ def stand_still_in(method: str, when: int) -> None:
             time.sleep(600)
         return original(self, *args, **kwargs)
 
-    setattr(LLaVATrainer, method, stalling)
+    setattr(Trainer, method, stalling)
 
 
 if __name__ == "__main__":
@@ -29,4 +32,5 @@ if __name__ == "__main__":
         place, number = os.environ["STALL_AT"].split(":")
         method, steps_behind = PLACES[place]
         stand_still_in(method, int(number) - steps_behind)
-    train()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

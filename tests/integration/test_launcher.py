@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +17,7 @@ from regap_patch.errors import CalibrationError, FinetuneError, LaunchError, Unk
 from regap_patch.gap.losses import LOSSES
 from regap_patch.train.launch import main
 from tests.conftest import TinyAssets
-from tests.integration.mini_run import digest, flags, losses, weights
+from tests.integration.mini_run import digest, flags, history, launch, losses, weights
 
 STEPS, WARMUP = 44, 5  # 39 steps after calibration
 KEYS = {
@@ -35,15 +33,6 @@ QUANTITY = {
     "norm_match": "loss_gap",
 }
 pytestmark = pytest.mark.filterwarnings("ignore:'llava.train.train' found in sys.modules:RuntimeWarning")
-
-
-def history(folder: Path) -> list[dict[str, float]]:
-    lines = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [line for line in lines if "loss" in line]
-
-
-def launch(ours: str, argv: list[str]) -> None:
-    main([*ours.split(), "-m", "llava.train.train", *argv])
 
 
 @pytest.fixture(scope="module")
@@ -225,35 +214,6 @@ def test_flags_before_the_script_go_to_it_and_no_random_number_is_drawn(tmp_path
     argv, path, name = json.loads((tmp_path / "seen.json").read_text())
     assert argv == [str(script), "--local_rank=1", "--flag", "--regap_weight", "3"]
     assert (path, name) == (str(tmp_path), "__main__")
-
-
-def test_as_a_command(tiny: TinyAssets, tmp_path: Path):
-    """A process of its own: SCRIPT, not module. Then a script that fails, with its own exit code."""
-    root = Path(__file__).parents[2]
-    command = [
-        sys.executable,
-        "-m",
-        "regap_patch.run",
-        "--regap_calibration_steps",
-        "2",
-        "llava/train/train.py",
-    ]
-    done = subprocess.run(
-        [*command, *flags(tiny, 1, tmp_path / "run", max_steps=3)],
-        cwd=root,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert history(tmp_path / "run")[-1]["regap/loss_weighted"] > 0
-    failing = tmp_path / "fails.py"
-    failing.write_text("import sys\nprint('out', flush=True)\nsys.exit(7)\n")
-    command = [sys.executable, "-m", "regap_patch.run", str(failing)]
-    done = subprocess.run(command, cwd=root, capture_output=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (7, b"out\n")
 
 
 def test_the_table_of_quantities_is_complete():

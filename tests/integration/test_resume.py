@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.integration.killed_run import run_module
 from tests.integration.mini_run import digest, flags, losses
 
-ROOT = Path(__file__).parents[2]
 STEPS, SAVE_EVERY = 13, 3  # an epoch has 8 steps: checkpoints lie within the first, and within the second
 
 
@@ -32,30 +29,6 @@ def command_line(tiny, stage: int, output_dir: Path) -> list[str]:
     )
 
 
-def launch(argv: list[str], stall_at: str | None) -> str:
-    """Run in a process of its own and return what it said; a run that stalls is killed there."""
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": str(ROOT),
-        "STALL_AT": stall_at or "",
-    }
-    said = []
-    with subprocess.Popen(
-        [sys.executable, str(ROOT / "tests/integration/stalling_run.py"), *argv],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            said.append(line)
-            if line.startswith("STALLED"):
-                process.send_signal(signal.SIGKILL)
-    assert process.returncode == (-signal.SIGKILL if stall_at else 0), "".join(said[-40:])
-    return "".join(said)
-
-
 def checkpoints(output_dir: Path) -> set[str]:
     return {path.name for path in output_dir.iterdir() if "checkpoint" in path.name}
 
@@ -69,14 +42,14 @@ def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, m
     killed_step = draw.choice([step for step in range(SAVE_EVERY + 1, 9) if step % SAVE_EVERY])
     killed_save = draw.choice([9, 12])
     folder = Path("killed")
-    line = command_line(tiny, stage, folder)
+    line = ["llava.train.train", *command_line(tiny, stage, folder)]
 
-    launch(line, f"step:{killed_step}")
+    run_module(line, f"step:{killed_step}")
     last = killed_step - killed_step % SAVE_EVERY
     assert f"checkpoint-{last}" in checkpoints(folder)
     assert not any(name.startswith("tmp-") for name in checkpoints(folder))
 
-    said = launch(line, f"save:{killed_save}")
+    said = run_module(line, f"save:{killed_save}")
     assert f"Resuming from {folder}/checkpoint-{last}, written after step {last}." in said
     assert f"tmp-checkpoint-{killed_save}" in checkpoints(folder)
     assert f"checkpoint-{killed_save}" not in checkpoints(folder)
@@ -85,7 +58,7 @@ def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, m
     torn = folder / "checkpoint-100"
     shutil.copytree(folder / f"checkpoint-{last}", torn)
     os.truncate(torn / "optimizer.pt", 1000)
-    said = launch(line, None)
+    said = run_module(line)
     assert f"Ignoring {torn}: optimizer.pt has 1000 bytes" in said
     assert f"Resuming from {folder}/checkpoint-{last}, written after step {last}." in said
     assert checkpoints(folder) == {"checkpoint-12", f"checkpoint-{STEPS}", torn.name}
