@@ -8,6 +8,7 @@ The same command line again resumes a run that was stopped, from its last comple
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import sys
@@ -63,6 +64,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
     Raises:
         ValueError: flags, data or files do not fit; the sentence says what to do.
     """
+    from llava.train.processes import connect_deepspeed_on_cpu
+
     connect_deepspeed_on_cpu(sys.argv[1:] if argv is None else argv)
     from llava.train.arguments import parse_arguments
 
@@ -95,15 +98,6 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     safe_save_model_for_hf_trainer(trainer, training_args.output_dir)
-
-
-def connect_deepspeed_on_cpu(argv: list[str]) -> None:
-    """On CPUs DeepSpeed must join the processes before transformers reads its configuration."""
-    asked = any(flag.split("=")[0] == "--deepspeed" for flag in argv)
-    if asked and os.environ.get("WORLD_SIZE") and os.environ.get("DS_ACCELERATOR") == "cpu":
-        import deepspeed
-
-        deepspeed.init_distributed(dist_backend="gloo")
 
 
 def find_own_checkpoint(
@@ -286,5 +280,13 @@ def safe_save_model_for_hf_trainer(trainer: Trainer, output_dir: str) -> None:
     trainer.save_model(output_dir)
 
 
+def run_as_command(attn_implementation: str | None = None) -> None:
+    """`train`, as the last thing that a process does."""
+    from llava.train.processes import leave_group
+
+    train(attn_implementation)
+    atexit.register(leave_group)
+
+
 if __name__ == "__main__":
-    train()
+    run_as_command()

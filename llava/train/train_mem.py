@@ -26,6 +26,6 @@ def memory_efficient_attention() -> str:
 
 
 if __name__ == "__main__":
-    from llava.train.train import train
+    from llava.train.train import run_as_command
 
-    train(attn_implementation=memory_efficient_attention())
+    run_as_command(memory_efficient_attention())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,3 +134,21 @@ def test_guard_asks_for_a_look_before_it_fills_the_memory():
         guard.watch(torch.tensor(1.0), None, 1, ["a"])
     guard.look()
     assert not guard.is_full
+
+
+@pytest.mark.parametrize("by_deepspeed", [False, True])
+def test_a_finished_command_leaves_its_group(by_deepspeed: bool, tmp_path: Path, monkeypatch):
+    """Groups that are still there when Python ends let gloo abort one process in three."""
+    import deepspeed
+
+    from llava.train.processes import leave_group
+
+    leave_group()  # nothing to leave
+    alone = {"init_method": f"file://{tmp_path / 'store'}", "rank": 0, "world_size": 1}
+    torch.distributed.init_process_group("gloo", **alone)
+    if by_deepspeed:
+        monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+        deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+    leave_group()
+    assert not torch.distributed.is_initialized()
+    assert not deepspeed.comm.is_initialized()

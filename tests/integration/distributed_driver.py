@@ -18,6 +18,7 @@ from typing import Any
 import torch.distributed as dist
 
 from llava.train.checkpoint import list_checkpoints
+from llava.train.processes import leave_group
 from llava.train.train import train
 from tests.integration.mini_run import forward_without_kwargs, launch
 
@@ -51,4 +52,4 @@ if __name__ == "__main__":
         gc.collect()  # engines of this run end here, on all processes alike, not in the middle of the next
         print(f"done: {name}", flush=True)
     dist.barrier()  # nobody hangs up on a process that is still writing
-    dist.destroy_process_group()
+    leave_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,14 +16,30 @@ from tests.integration.distributed_jobs import CONFIGS, needs_compiler
 from tests.integration.mini_run import flags, history
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
 OURS = ["--regap_calibration_steps", "2"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-DEEPSPEED = [sys.executable, str(BIN / "deepspeed"), "--num_gpus", "2", "--master_port", "29617"]
+DEEPSPEED = [sys.executable, str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", "2"]
+
+
+def free_port() -> str:
+    """One that nobody listens on now: two test sessions on a machine must not share deepspeed's default."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
+
+
 STARTERS = {
     "python-module": [sys.executable, "-m", "regap_patch.run", *OURS, "-m", "llava.train.train"],
     "torchrun-script": [*TORCHRUN, "-m", "regap_patch.run", *OURS, "llava/train/train_mem.py"],
-    "deepspeed-script": [*DEEPSPEED, "--module", "regap_patch.run", *OURS, "llava/train/train.py"],
+    "deepspeed-script": [
+        *DEEPSPEED,
+        "--master_port",
+        free_port(),
+        "--module",
+        "regap_patch.run",
+        *OURS,
+        "llava/train/train.py",
+    ],
 }
 
 
