@@ -18,7 +18,7 @@ def connect_deepspeed_on_cpu(argv: list[str]) -> None:
 def leave_group() -> None:
     """End the group of processes, if there is one.
 
-    Otherwise a thread of gloo may still hold a tensor when Python ends, and abort a process that has finished.
+    Otherwise a thread of gloo may still hold a tensor when Python ends, and abort a finished process.
     """
     import torch.distributed as dist
 
