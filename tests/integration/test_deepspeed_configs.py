@@ -74,6 +74,7 @@ def runs(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_projector_keeps_its_learning_rate(runs: Path, name: str):
     seen = json.loads((runs / "seen.json").read_text())[f"{name}-apart"]
@@ -82,6 +83,7 @@ def test_projector_keeps_its_learning_rate(runs: Path, name: str):
     assert [tuple(group) for group in seen["groups"]] == expected
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_that_rate_is_the_one_that_moves_it(tiny, runs: Path, name: str):
     """Adam's first steps are as long as the rate; at the rate 0 the projector stays what the file held."""
