@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-import torch.distributed as dist
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 
+from llava.train.processes import leave_group
 from llava.train.train import train
 
 EVERYTHING = {}
@@ -35,4 +35,4 @@ if __name__ == "__main__":
     for argv in json.loads(Path(sys.argv[1]).read_text()).values():
         train(argv=argv)
     Path(sys.argv[2]).write_text(json.dumps(EVERYTHING))
-    dist.destroy_process_group()
+    leave_group()
