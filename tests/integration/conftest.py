@@ -6,6 +6,7 @@ two processes.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -19,7 +20,6 @@ import pytest
 import torch
 
 from tests.integration.distributed_jobs import REGAP, TRAINING
-from tests.upstream import operations
 from tests.upstream.peer import Peer
 from tests.upstream.recipes import random_projector, stage_flags
 
@@ -48,7 +48,8 @@ def packages(upstream: Peer) -> dict[str, Callable[..., Any]]:
     """The two packages named `llava`, each as a function `(operation, **arguments) -> result`."""
 
     def ours(operation: str, **arguments: Any) -> Any:
-        return getattr(operations, operation)(**arguments)
+        module, _, name = operation.rpartition(".")
+        return getattr(importlib.import_module(f"tests.upstream.{module or 'operations'}"), name)(**arguments)
 
     return {"ours": ours, "upstream": upstream.call}
 

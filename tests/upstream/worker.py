@@ -1,12 +1,14 @@
 """Runs inside upstream's environment and does what `peer.py` asks, one JSON line a request and one a reply.
 
-A request is `{"operation", "arguments", "reply_path"}`. The reply is `{"ok": true}`, with the result in
+A request is `{"operation", "arguments", "reply_path"}`; an operation is a name of the desk below, or
+`module.function` of a module in this folder. The reply is `{"ok": true}`, with the result in
 `reply_path` as a file for `torch.load(weights_only=True)`, or `{"ok": false, "error"}`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.machinery
 import json
 import os
@@ -91,7 +93,9 @@ def serve() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            result = getattr(desk, request["operation"])(**request["arguments"])
+            module, _, name = request["operation"].rpartition(".")
+            owner = importlib.import_module(module) if module else desk
+            result = getattr(owner, name)(**request["arguments"])
             torch.save(result, request["reply_path"])
             reply = {"ok": True}
         except Exception:
