@@ -1,0 +1,89 @@
+"""The language model that a run starts from, and its tokenizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from llava.train.arguments import ModelArguments, TrainingArguments
+
+
+def load_language_model(
+    model_args: ModelArguments, training_args: TrainingArguments, attn_implementation: str | None
+) -> PreTrainedModel:
+    """The model that `--model_name_or_path` names, as a LLaVA if there is a vision tower.
+
+    Raises:
+        ValueError: the language model is of a family that is not trained here.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from llava.model.checkpoint_files import read_config
+
+    model_class: Any = AutoModelForCausalLM
+    if model_args.vision_tower is not None:
+        from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+
+        family = read_config(model_args.model_name_or_path).get("model_type")
+        if family not in {"llama", "llava_llama", "llava"}:
+            raise ValueError(
+                f"--model_name_or_path {model_args.model_name_or_path} is a {family} model, and this version "
+                "trains LLaMA, Vicuna and LLaVA with images; pass one of these."
+            )
+        model_class = LlavaLlamaForCausalLM
+    return model_class.from_pretrained(
+        model_args.model_name_or_path,
+        cache_dir=training_args.cache_dir,
+        attn_implementation=attn_implementation,
+        dtype=torch.bfloat16
+        if training_args.bf16
+        else torch.float32,  # fp16 trains fp32 weights, by autocast
+    )
+
+
+def load_tokenizer(
+    model_args: ModelArguments, training_args: TrainingArguments, model: PreTrainedModel
+) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, padding on the right; `--version` says with which token, and is the template.
+
+    Raises:
+        ValueError: the version needs `<unk>` for padding, and the tokenizer has none.
+    """
+    from llava import conversation, tokenization
+    from llava.train.preprocess import conversation_for
+
+    tokenizer = tokenization.load_tokenizer(
+        model_args.model_name_or_path,
+        cache_dir=training_args.cache_dir,
+        model_max_length=training_args.model_max_length,
+        padding_side="right",
+    )
+    conversation.default_conversation = conversation_for(model_args.version)
+    if model_args.version == "v0":
+        if tokenizer.pad_token is None:
+            smart_tokenizer_and_embedding_resize({"pad_token": "[PAD]"}, tokenizer, model)
+    elif tokenizer.unk_token is None:
+        raise ValueError(
+            f"The tokenizer of {model_args.model_name_or_path} has no <unk> to pad with, which --version "
+            f"{model_args.version} needs; pass --version v0 to add a [PAD] token."
+        )
+    else:
+        tokenizer.pad_token = tokenizer.unk_token
+    return tokenizer
+
+
+def smart_tokenizer_and_embedding_resize(
+    special_tokens_dict: dict[str, str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> None:
+    """Add special tokens; their rows of the embeddings, input and output, start as the mean of the others."""
+    from llava.model.zero3 import gathered
+
+    added = tokenizer.add_special_tokens(special_tokens_dict)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+        with gathered([embedding.weight], write=True):
+            if added:
+                embedding.weight.data[-added:] = embedding.weight.data[:-added].mean(0)
