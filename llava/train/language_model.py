@@ -25,15 +25,9 @@ def load_language_model(
 
     model_class: Any = AutoModelForCausalLM
     if model_args.vision_tower is not None:
-        from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
+        from llava.model.language_model.families import llava_class_for
 
-        family = read_config(model_args.model_name_or_path).get("model_type")
-        if family not in {"llama", "llava_llama", "llava"}:
-            raise ValueError(
-                f"--model_name_or_path {model_args.model_name_or_path} is a {family} model, and this version "
-                "trains LLaMA, Vicuna and LLaVA with images; pass one of these."
-            )
-        model_class = LlavaLlamaForCausalLM
+        _, model_class = llava_class_for(read_config(model_args.model_name_or_path).get("model_type"))
     return model_class.from_pretrained(
         model_args.model_name_or_path,
         cache_dir=training_args.cache_dir,
