@@ -8,11 +8,11 @@ from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.checkpoint_files import find_file, find_weights, read_config
+from llava.model.projector_file import PROJECTOR_FILE
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-PROJECTOR_FILE = "mm_projector.bin"
 DEFAULT_CONTEXT = 2048
 NOT_QUANTISED = ["mm_projector", "vision_tower", "lm_head"]
 

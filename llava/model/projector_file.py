@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from llava.model.multimodal_projector.builder import projector_shape
 from llava.model.zero3 import gathered, load_gathered
 
+PROJECTOR_FILE = "mm_projector.bin"
 PROJECTOR_KEY = "mm_projector."
 EMBEDDING_KEY = "embed_tokens.weight"
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import os
-from typing import Any
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from llava.model.checkpoint_files import find_file
 from llava.model.published_names import published_config, published_state_dict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SAMPLING_FIELDS = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
@@ -58,3 +64,13 @@ def without_idle_sampling(generation_config: Any) -> Any:
         if hasattr(cleaned, field):
             setattr(cleaned, field, None)
     return cleaned
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """The tokenizer's files, and the SentencePiece `tokenizer.model` that transformers 5 leaves behind."""
+    tokenizer.save_pretrained(directory)
+    if (directory / "tokenizer.model").is_file() or not tokenizer.name_or_path:
+        return
+    source = find_file(tokenizer.name_or_path, "tokenizer.model", local_only=True)
+    if source is not None:
+        shutil.copyfile(source, directory / "tokenizer.model")

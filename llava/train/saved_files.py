@@ -6,7 +6,6 @@ names of published checkpoints (the model class sees to that), and its tokenizer
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from llava.model.checkpoint_files import find_file, read_tensors
+from llava.model.checkpoint_files import read_tensors
+from llava.model.projector_file import PROJECTOR_FILE
 from llava.model.published_names import current_state_dict
 from llava.model.publishing import without_idle_sampling
+from llava.model.publishing import write_tokenizer as write_tokenizer
 from llava.model.zero3 import gathered
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-PROJECTOR_FILE = "mm_projector.bin"
+    from transformers import PreTrainedModel
 
 
 def maybe_zero_3(param: Tensor, ignore_status: bool = False, name: str | None = None) -> Tensor:
@@ -73,16 +72,6 @@ def config_for_use(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.config.use_cache = training
-
-
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """The tokenizer's files, and the SentencePiece `tokenizer.model` that transformers 5 leaves behind."""
-    tokenizer.save_pretrained(directory)
-    if (directory / "tokenizer.model").is_file() or not tokenizer.name_or_path:
-        return
-    source = find_file(tokenizer.name_or_path, "tokenizer.model", local_only=True)
-    if source is not None:
-        shutil.copyfile(source, directory / "tokenizer.model")
 
 
 def load_weights(model: nn.Module, checkpoint: Path) -> None:
