@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from llava.model.checkpoint_files import read_tensors
 from llava.model.projector_file import PROJECTOR_FILE
 from llava.model.published_names import current_state_dict
-from llava.model.publishing import without_idle_sampling
-from llava.model.publishing import write_tokenizer as write_tokenizer
+from llava.model.publishing import without_idle_sampling, write_tokenizer  # noqa: F401 - saving is here
 from llava.model.zero3 import gathered
 
 if TYPE_CHECKING:
