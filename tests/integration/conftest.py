@@ -78,6 +78,29 @@ def runs(
     return made
 
 
+def drive(root: Path, jobs: dict[str, dict[str, Any]], *, processes: int) -> None:
+    """Run the jobs one after the other in one group of processes; each writes to `root / name`."""
+    (root / "jobs.json").write_text(json.dumps(jobs))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "DS_ACCELERATOR": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    driver = str(ROOT / "tests/integration/distributed_driver.py")
+    with (root / "log.txt").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, *launcher, driver, str(root / "jobs.json")],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            timeout=800,
+            check=False,
+        )
+    assert done.returncode == 0, (root / "log.txt").read_text()
+
+
 @pytest.fixture(scope="session")
 def together(
     request: pytest.FixtureRequest, tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory
@@ -89,27 +112,9 @@ def together(
     }
     compiler = shutil.which("g++") is not None
     jobs = {
-        name: job.of_two(tiny, root, name)
+        name: job.driven(tiny, root, name)
         for name, job in {**TRAINING, **REGAP}.items()
         if name in asked and (compiler or not job.zero)
     }
-    (root / "jobs.json").write_text(json.dumps(jobs))
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "DS_ACCELERATOR": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    driver = str(ROOT / "tests/integration/distributed_driver.py")
-    with (root / "log.txt").open("w") as log:
-        done = subprocess.run(
-            [*launcher, driver, str(root / "jobs.json")],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=800,
-            check=False,
-        )
-    assert done.returncode == 0, (root / "log.txt").read_text()
+    drive(root, jobs, processes=2)
     return root

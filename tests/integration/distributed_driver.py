@@ -2,7 +2,7 @@
 
     torchrun --nproc_per_node 2 tests/integration/distributed_driver.py JOBS.json
 
-JOBS.json maps a name to what `distributed_jobs.Job.of_two` says of a run. One that is to be resumed is made
+JOBS.json maps a name to what `distributed_jobs.Job.driven` says of a run. One that is to be resumed is made
 twice: in one go, and, when its last checkpoint and its result are gone, once more from the checkpoint before.
 """
 
@@ -10,12 +10,17 @@ import contextlib
 import faulthandler
 import gc
 import json
+import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch.distributed as dist
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 
 from llava.train.checkpoint import list_checkpoints
 from llava.train.processes import leave_group
@@ -33,8 +38,19 @@ def forget_the_end(output_dir: Path) -> None:
     dist.barrier()
 
 
+@contextlib.contextmanager
+def as_in_a_process_of_its_own(argv: list[str]) -> Iterator[None]:
+    """Without what the run before left in accelerate's state: DDP after ZeRO would be ZeRO again."""
+    with mock.patch.dict(os.environ):
+        yield
+        found = AcceleratorState().distributed_type
+    assert (found == DistributedType.DEEPSPEED) == ("--deepspeed" in argv), found
+    AcceleratorState._reset_state()
+
+
 def run(job: dict[str, Any]) -> None:
-    with forward_without_kwargs() if job["mean"] else contextlib.nullcontext():
+    plain = forward_without_kwargs() if job["mean"] else contextlib.nullcontext()
+    with plain, as_in_a_process_of_its_own(job["argv"]):
         if job["ours"] is None:
             train(argv=job["argv"])
         else:

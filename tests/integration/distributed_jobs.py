@@ -57,10 +57,14 @@ class Job:
     stage: int = 1
     changes: dict[str, Any] = field(default_factory=lambda: {"max_steps": SAMPLES // STEP})
 
-    def of_two(self, tiny: TinyAssets, root: Path, name: str) -> dict[str, Any]:
+    def driven(self, tiny: TinyAssets, root: Path, name: str, processes: int = 2) -> dict[str, Any]:
         """As the driver reads it."""
         config = CONFIGS / f"zero{self.zero}.json" if self.zero else None
-        split = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "deepspeed": config}
+        split = {
+            "per_device_train_batch_size": STEP // processes,
+            "gradient_accumulation_steps": 1,
+            "deepspeed": config,
+        }
         if self.resume:
             split |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
         argv = self.argv(tiny, root, name, **split)
