@@ -8,13 +8,13 @@ from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.checkpoint_files import find_file, find_weights, read_config
+from llava.model.quantization import quantization_config
 from llava.model.projector_file import PROJECTOR_FILE
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 2048
-NOT_QUANTISED = ["mm_projector", "vision_tower", "lm_head"]
 
 
 def load_pretrained_model(
@@ -59,7 +59,7 @@ def load_pretrained_model(
     dtype = torch.float16 if torch_dtype is None else torch_dtype
     kwargs = {"device_map": device_map if device == "cuda" else {"": device}, **kwargs}
     if load_8bit or load_4bit:
-        kwargs["quantization_config"] = _quantization(load_4bit, dtype)
+        kwargs["quantization_config"] = quantization_config(4 if load_4bit else 8, dtype)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
     kwargs["dtype"] = dtype
@@ -157,20 +157,6 @@ def _add_image_tokens(model: Any, tokenizer: Any, projector_file: Mapping[str, A
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if added and any(key.endswith(EMBEDDING_KEY) for key in projector_file):
         load_token_embeddings(model.get_input_embeddings(), projector_file, added)
-
-
-def _quantization(four_bit: bool, dtype: Any) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if not four_bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTISED)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_quant_type="nf4",
-        llm_int8_skip_modules=NOT_QUANTISED,
-    )
 
 
 def _context_length(config: Any) -> int:

@@ -1,0 +1,34 @@
+"""How a language model is held in 4 or 8 bits by bitsandbytes, in training and for answers alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# the projector is trained, the tower is small, and the output layer decides between near tokens
+NOT_QUANTISED = ("mm_projector", "vision_tower", "lm_head")
+BITS = (4, 8)
+
+
+def quantization_config(
+    bits: int, compute_dtype: Any, *, quant_type: str = "nf4", double_quant: bool = True
+) -> Any:
+    """The `BitsAndBytesConfig` of a LLaVA.
+
+    Args:
+        bits: 4 or 8.
+        compute_dtype: of the products with 4-bit weights.
+        quant_type: of 4-bit weights, `nf4` or `fp4`.
+        double_quant: quantise the constants of 4-bit weights too.
+    """
+    from transformers import BitsAndBytesConfig
+
+    skipped = list(NOT_QUANTISED)
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped, llm_int8_threshold=6.0)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        llm_int8_skip_modules=skipped,
+        bnb_4bit_compute_dtype=compute_dtype,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_quant_type=quant_type,
+    )
