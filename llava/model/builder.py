@@ -8,8 +8,8 @@ from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.checkpoint_files import find_file, find_weights, read_config
-from llava.model.quantization import quantization_config
 from llava.model.projector_file import PROJECTOR_FILE
+from llava.model.quantization import quantization_config
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
