@@ -10,6 +10,8 @@ ReGapError
 ├── CalibrationError (RuntimeError)  alpha cannot be measured, or does not belong to this run
 ├── FinetuneError (RuntimeError)     the regulariser would train the language model
 ├── LaunchError (RuntimeError)       `python -m regap_patch.run` got nothing that it can patch
+├── RowsError (ValueError)            rows that no distance can be taken of
+├── MeasureError (RuntimeError)      pairs, states or files from which no gap can be measured
 ├── ReportError (RuntimeError)       files that no table or figure can be made from
 └── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
 ```
@@ -53,6 +55,22 @@ class FinetuneError(ReGapError, RuntimeError):
 
 class LaunchError(ReGapError, RuntimeError):
     """The launcher got nothing that it can run, or the script built nothing that it can patch."""
+
+
+class RowsError(ReGapError, ValueError):
+    """Rows that no distance can be taken of: too few, not finite, of another width, or all the same.
+
+    Attributes:
+        sample: index of the sample at fault, where there is one.
+    """
+
+    def __init__(self, message: str, sample: int | None = None) -> None:
+        super().__init__(message)
+        self.sample = sample
+
+
+class MeasureError(ReGapError, RuntimeError):
+    """Pairs, hidden states or files from which no gap can be measured, or two that cannot be compared."""
 
 
 class ReportError(ReGapError, RuntimeError):
