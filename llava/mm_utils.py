@@ -17,10 +17,28 @@ from llava.constants import (
     IMAGE_PLACEHOLDER,
     IMAGE_TOKEN_INDEX,
 )
-from llava.tokenization import text_to_ids
+from llava.model.anyres import get_anyres_image_grid_shape, select_best_resolution, wants_tiles
+from llava.tiles import divide_to_patches, process_anyres_image, resize_and_pad_image
+from llava.tokenization import ids_around_images, text_to_ids
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+__all__ = [
+    "KeywordsStoppingCriteria",
+    "divide_to_patches",
+    "expand2square",
+    "get_anyres_image_grid_shape",
+    "get_model_name_from_path",
+    "load_image",
+    "load_image_from_base64",
+    "place_images",
+    "process_anyres_image",
+    "process_images",
+    "resize_and_pad_image",
+    "select_best_resolution",
+    "tokenizer_image_token",
+]
 
 
 def load_image(source: str) -> Image:
@@ -75,25 +93,27 @@ def process_images(images: Sequence[Image], image_processor: Any, model_cfg: Any
     Args:
         images: RGB pictures.
         image_processor: of the vision tower.
-        model_cfg: `image_aspect_ratio` "pad" pads to a square with the mean colour; any other, or none,
-            resizes the shorter side and crops the middle, which loses the borders.
+        model_cfg: `image_aspect_ratio` "anyres" cuts into tiles by `image_grid_pinpoints`, "pad" pads to a
+            square with the mean colour; any other, or none, resizes the shorter side and crops the middle,
+            which loses the borders.
 
     Returns:
-        (N, 3, H, W) float32; a list of (3, H, W) if the sizes differ.
+        (N, 3, H, W) float32, or (N, tiles, 3, H, W) for anyres; a list of N without the first axis if their
+        shapes differ.
 
     Raises:
-        NotImplementedError: the model wants tiles ("anyres").
+        ValueError: anyres without sizes to choose from, or a variant of it that we do not have.
     """
-    mode = getattr(model_cfg, "image_aspect_ratio", None)
-    if mode is not None and mode.startswith("anyres"):
-        raise NotImplementedError(
-            f"The model wants image_aspect_ratio='{mode}' (tiles, LLaVA v1.6), which this version does not "
-            "have; use a v1.5 checkpoint."
-        )
-    if mode == "pad":
-        background = tuple(int(value * 255) for value in image_processor.image_mean)
-        images = [expand2square(image, background) for image in images]
-    pixels = [image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in images]
+    if wants_tiles(model_cfg):
+        pinpoints = model_cfg.image_grid_pinpoints
+        pixels = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+    else:
+        if getattr(model_cfg, "image_aspect_ratio", None) == "pad":
+            background = tuple(int(value * 255) for value in image_processor.image_mean)
+            images = [expand2square(image, background) for image in images]
+        pixels = [
+            image_processor.preprocess(image, return_tensors="pt")["pixel_values"][0] for image in images
+        ]
     if len({image.shape for image in pixels}) == 1:
         return torch.stack(pixels)
     return pixels
@@ -104,11 +124,8 @@ def tokenizer_image_token(
 ) -> list[int] | Tensor:
     """Ids of a prompt with `image_token_index` for every `<image>`.
 
-    The text between images is tokenized piece by piece, as published models were trained: each piece has the
-    tokenizer's own beginning (LLaMA: a space in front), and only the first keeps its BOS.
-
     Args:
-        prompt: text.
+        prompt: text; between images it is tokenized piece by piece (`tokenization.ids_around_images`).
         tokenizer: of the model.
         image_token_index: the placeholder id.
         return_tensors: None for a list, "pt" for int64 (L,).
@@ -118,13 +135,12 @@ def tokenizer_image_token(
     """
     if return_tensors not in (None, "pt"):
         raise ValueError(f"return_tensors is '{return_tensors}'; pass 'pt' for a tensor or None for a list.")
-    pieces = [text_to_ids(piece, tokenizer) for piece in prompt.split(DEFAULT_IMAGE_TOKEN)]
-    has_bos = bool(pieces[0]) and pieces[0][0] == tokenizer.bos_token_id
-    ids = pieces[0][:1] if has_bos else []
-    for index, piece in enumerate(pieces):
-        if index:
-            ids.append(image_token_index)
-        ids.extend(piece[1:] if has_bos else piece)
+    ids = ids_around_images(
+        prompt,
+        lambda piece, _: text_to_ids(piece, tokenizer),
+        image_token_index,
+        lambda token: token == tokenizer.bos_token_id,
+    )
     return torch.tensor(ids, dtype=torch.long) if return_tensors == "pt" else ids
 
 

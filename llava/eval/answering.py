@@ -31,7 +31,7 @@ def answer_batch(
         tokenizer: of the model.
         image_processor: of the model; may be None when no prompt has a picture.
         prompts: whole prompts (`Conversation.get_prompt()`), one `<image>` for each picture.
-        images: RGB pictures of each prompt; an empty list for a prompt without any, None if no prompt has any.
+        images: RGB pictures of each prompt; an empty list for one without any, None if none has any.
         temperature: 0 for the likeliest answer, else of sampling.
         max_new_tokens: length of the longest answer, in tokens.
         generation: everything else that transformers' `generate` takes (`top_p`, `num_beams`, `stop_strings`,
@@ -79,8 +79,8 @@ def check_images(prompts: Sequence[str], pictures: Sequence[Sequence[Image]]) ->
         asked = prompt.count(DEFAULT_IMAGE_TOKEN)
         if asked != len(row):
             raise ValueError(
-                f"Prompt {number} of {len(prompts)} has {asked} {DEFAULT_IMAGE_TOKEN} and {len(row)} pictures; "
-                f"write {DEFAULT_IMAGE_TOKEN} once for each picture."
+                f"Prompt {number} of {len(prompts)} has {asked} {DEFAULT_IMAGE_TOKEN} and {len(row)} "
+                f"pictures; write {DEFAULT_IMAGE_TOKEN} once for each picture."
             )
 
 
@@ -95,8 +95,8 @@ def image_slots(
         model: a LLaVA; the pixels get its device and dtype.
 
     Returns:
-        Pixels, (3, H, W) or (tiles, 3, H, W) each, and (width, height) of each picture; two times None when no
-        row has a picture.
+        Pixels, (3, H, W) or (tiles, 3, H, W) each, and (width, height) of each picture; two times None when
+        no row has a picture.
     """
     flat = [picture for row in pictures for picture in row]
     if not flat:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.checkpoint_files import find_file, find_weights, read_config
-from llava.model.projector_file import PROJECTOR_FILE
+from llava.model.checkpoint_files import read_config
+from llava.model.layouts import Layout, read_layout
 from llava.model.quantization import quantization_config
 from llava.tokenization import load_tokenizer
 
@@ -31,13 +31,14 @@ def load_pretrained_model(
 ) -> tuple[Any, Any, Any, int]:
     """Load tokenizer, model, image processor and context length.
 
-    The files decide what is loaded: `mm_vision_tower` in `config.json` makes it a LLaVA; with `model_base`
-    the language model and tokenizer come from there and the projector from `mm_projector.bin`.
+    The files decide what is loaded (`llava.model.layouts` has the table): a whole LLaVA, a projector or a
+    LoRA adapter on its base, or a plain language model. A LoRA adapter is merged, and stays beside weights
+    in 4 or 8 bits.
 
     Args:
-        model_path: folder or hub name of a whole model, or of a stage 1 (projector only).
-        model_base: the language model under a stage 1.
-        model_name: a hint that decides nothing any more: `config.json` does.
+        model_path: folder or hub name of a checkpoint.
+        model_base: the language model under a projector or an adapter; adapters name theirs.
+        model_name: a hint that decides nothing any more: the files do.
         load_8bit: with bitsandbytes; tower, projector and output layer stay as they are.
         load_4bit: the same, nf4 with double quantisation.
         device_map: of transformers.
@@ -51,102 +52,119 @@ def load_pretrained_model(
         The tower is float32 with `device_map="auto"`, else in `torch_dtype`.
 
     Raises:
-        FileNotFoundError: no configuration, no weights, or a projector without its base.
-        ValueError: a kind of checkpoint that we do not load, or a projector that does not fit.
+        FileNotFoundError: no configuration, no weights or not all of them, or no base.
+        ValueError: a kind of checkpoint that we do not load, or parts that do not fit each other.
     """
     import torch
 
-    dtype = torch.float16 if torch_dtype is None else torch_dtype
+    layout = read_layout(model_path, model_base)
+    asked = kwargs.pop("dtype", torch_dtype)
+    kwargs["dtype"] = torch.float16 if asked is None else asked
     kwargs = {"device_map": device_map if device == "cuda" else {"": device}, **kwargs}
     if load_8bit or load_4bit:
-        kwargs["quantization_config"] = quantization_config(4 if load_4bit else 8, dtype)
+        _refuse_quantising_twice(layout)
+        kwargs["quantization_config"] = quantization_config(4 if load_4bit else 8, kwargs["dtype"])
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
-    kwargs["dtype"] = dtype
 
-    fields = read_config(model_path)
-    projector_file = find_file(model_path, PROJECTOR_FILE)
-    _refuse_what_we_cannot_load(model_path, model_base, fields, projector_file)
-    if "mm_vision_tower" not in fields:
-        from transformers import AutoModelForCausalLM
-
+    tokenizer = load_tokenizer(layout.tokenizer)
+    if not layout.is_llava:
         if model_name and "llava" in model_name.lower():
             logger.warning(
                 "'%s' has no mm_vision_tower in its config.json: a plain language model.", model_path
             )
-        model = AutoModelForCausalLM.from_pretrained(model_path, **kwargs)
-        return load_tokenizer(model_path), model, None, _context_length(model.config)
+        model = _load_language_model(layout, kwargs)
+        return tokenizer, model.eval(), None, _context_length(model.config)
 
-    from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
-
-    config = LlavaConfig.from_pretrained(model_path)
-    tokenizer = load_tokenizer(model_base or model_path)
-    tensors: Mapping[str, Any] = {}
-    if model_base is None or projector_file is None:
-        model = LlavaLlamaForCausalLM.from_pretrained(model_path, config=config, **kwargs)
-    else:
-        model, tensors = _load_on_base(model_base, config, projector_file, kwargs)
-    _add_image_tokens(model, tokenizer, tensors)
-
+    model = _load_llava(layout, tokenizer, kwargs)
     tower = model.get_vision_tower()
-    # A map of the language model's layers says nothing about the tower.
-    placement = kwargs["device_map"]
-    by_layer = isinstance(placement, dict) and "" not in placement
-    tower.load_model(device_map={"": model.device} if by_layer else placement)
     if device_map != "auto":
         tower.to(dtype=model.dtype)
     return tokenizer, model.eval(), tower.image_processor, _context_length(model.config)
 
 
-def _refuse_what_we_cannot_load(
-    path: str, base: str | None, config: Mapping[str, Any], projector_file: str | None
-) -> None:
-    if find_file(path, "adapter_config.json"):
+def _load_language_model(layout: Layout, kwargs: Mapping[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(layout.weights, **kwargs)
+    if layout.adapter is not None:
+        from llava.model.lora_merge import apply_lora
+
+        model = apply_lora(model, layout.adapter, layout.weights)
+    return model
+
+
+def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> Any:
+    """The whole model, tower included."""
+    from llava.model.language_model.families import llava_class_for
+    from llava.model.lora_merge import apply_lora, read_trained_file
+    from llava.model.projector_file import read_projector_file
+    from llava.model.trained_weights import load_trained_weights
+
+    config_class, model_class = llava_class_for(layout.fields.get("model_type"))
+    config = config_class.from_pretrained(layout.config)
+    config.name_or_path = layout.weights  # where the tower looks for weights of its own
+    if layout.tower is not None:
+        config.mm_vision_tower = layout.tower
+    if layout.weights != layout.config:
+        config.vocab_size = read_config(layout.weights)["vocab_size"]  # added tokens come after loading
+    model, loading = model_class.from_pretrained(
+        layout.weights, config=config, output_loading_info=True, **kwargs
+    )
+    tensors: Mapping[str, Any] = {}
+    if layout.projector_file is not None:
+        tensors = read_projector_file(layout.projector_file)
+        _put_projector(model, tensors, layout.projector_file)
+    if layout.trained_file is not None:
+        tensors = read_trained_file(layout.trained_file)
+    _refuse_missing_weights(loading["missing_keys"], tensors, layout)
+
+    # A map of the language model's layers says nothing about the tower.
+    placement = kwargs["device_map"]
+    by_layer = isinstance(placement, dict) and "" not in placement
+    model.get_vision_tower().load_model(device_map={"": model.device} if by_layer else placement)
+    if layout.trained_file is not None:
+        load_trained_weights(model, tensors, layout.trained_file)
+    if layout.adapter is not None:
+        model = apply_lora(model, layout.adapter, layout.weights)
+    _add_image_tokens(model, tokenizer, tensors)
+    return model
+
+
+def _put_projector(model: Any, tensors: Mapping[str, Any], source: str) -> None:
+    from llava.model.projector_file import load_newline, load_projector
+
+    inner = model.get_model()
+    load_projector(inner.mm_projector, tensors, source)
+    load_newline(getattr(inner, "image_newline", None), tensors, source)
+
+
+def _refuse_missing_weights(missing: set[str], tensors: Mapping[str, Any], layout: Layout) -> None:
+    """Transformers gives what a file lacks random values, and says so in a table that nobody reads."""
+    elsewhere = ["vision_tower."]  # reads its weights itself
+    if layout.projector_file is not None:
+        elsewhere += ["mm_projector.", "image_newline"]
+    lost = sorted(key for key in missing if key not in tensors and not any(part in key for part in elsewhere))
+    if lost:
+        beside = f" and '{layout.trained_file}'" if layout.trained_file else ""
         raise ValueError(
-            f"'{path}' holds a LoRA adapter, which this version does not load; pass a merged checkpoint."
+            f"The weights in '{layout.weights}'{beside} lack {len(lost)} tensors of the model that "
+            f"'{layout.config}' describes ({', '.join(lost[:3])}); pass the folder of a completed run."
         )
-    if "vision_config" in config and "text_config" in config:
+
+
+def _refuse_quantising_twice(layout: Layout) -> None:
+    held = read_config(layout.weights).get("quantization_config")
+    if held:
+        how = held.get("quant_method", "an unnamed method") if isinstance(held, Mapping) else held
         raise ValueError(
-            f"'{path}' is in transformers' own format ({config.get('architectures')}); load it with "
-            "transformers, or pass the checkpoint in LLaVA's format that it was made from."
-        )
-    if "mm_vision_tower" not in config:
-        if base is not None:
-            raise ValueError(
-                f"A base model was passed, but '{path}' is a plain language model (no mm_vision_tower in its "
-                "config.json); leave --model-base out."
-            )
-        return
-    weights = find_weights(path)
-    if base is None and weights is None and projector_file:
-        raise FileNotFoundError(
-            f"'{path}' holds a projector ({PROJECTOR_FILE}) and no language model; pass the one that it was "
-            "trained with as --model-base."
-        )
-    if base is None and weights is None:
-        raise FileNotFoundError(f"'{path}' holds no weights; pass a folder whose saving was completed.")
-    if base is not None and projector_file is None:
-        advice = "leave --model-base out to load it" if weights else "pass the folder that stage 1 wrote"
-        found = "a whole model" if weights else "no weights"
-        raise FileNotFoundError(
-            f"With --model-base '{base}' the projector comes from {PROJECTOR_FILE}, but '{path}' holds "
-            f"{found} and no such file; {advice}."
+            f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already ({how}); load it without "
+            "load_4bit and load_8bit, or pass the checkpoint that it was made from."
         )
 
 
-def _load_on_base(base: str, config: Any, projector_file: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The model, and all tensors of the projector's file."""
-    from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
-    from llava.model.projector_file import load_projector, read_projector_file
-
-    tensors = read_projector_file(projector_file)
-    config.vocab_size = read_config(base)["vocab_size"]  # added tokens come after loading
-    model = LlavaLlamaForCausalLM.from_pretrained(base, config=config, **kwargs)
-    load_projector(model.get_model().mm_projector, tensors, projector_file)
-    return model, tensors
-
-
-def _add_image_tokens(model: Any, tokenizer: Any, projector_file: Mapping[str, Any]) -> None:
+def _add_image_tokens(model: Any, tokenizer: Any, tensors: Mapping[str, Any]) -> None:
+    """Give tokenizer and model the image tokens that the configuration asks for, if they lack them."""
     from llava.model.projector_file import EMBEDDING_KEY, load_token_embeddings
 
     added = 0
@@ -155,8 +173,8 @@ def _add_image_tokens(model: Any, tokenizer: Any, projector_file: Mapping[str, A
     if getattr(model.config, "mm_use_im_start_end", False):
         added = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    if added and any(key.endswith(EMBEDDING_KEY) for key in projector_file):
-        load_token_embeddings(model.get_input_embeddings(), projector_file, added)
+    if added and any(key.endswith(EMBEDDING_KEY) for key in tensors):
+        load_token_embeddings(model.get_input_embeddings(), tensors, added)
 
 
 def _context_length(config: Any) -> int:

@@ -12,22 +12,16 @@ Images = Tensor | Sequence[Tensor | None]
 (the slot of a text-only row, without an image)."""
 
 
-def to_slots(images: Images, merge_type: str = "flat") -> tuple[Tensor | None, list[int]]:
+def to_slots(images: Images) -> tuple[Tensor | None, list[int]]:
     """All tiles (M, 3, H, W), None if there are none, and the number of tiles of each slot.
 
     Raises:
         ValueError: a tensor of another rank.
-        NotImplementedError: tiles that are to be merged in another way than flat.
     """
     if isinstance(images, Tensor) and images.ndim == 4:
         return images, [1] * len(images)
     if isinstance(images, Tensor) and images.ndim != 5:
         raise ValueError(f"images has {images.ndim} axes; pass (N, 3, H, W), (N, tiles, 3, H, W) or a list.")
-    if merge_type != "flat":
-        raise NotImplementedError(
-            f"The configuration asks to merge tiles as mm_patch_merge_type='{merge_type}', which this "
-            "version does not have; set it to 'flat', or pass images as one (N, 3, H, W) tensor."
-        )
     tiles = [None if image is None else image[None] if image.ndim == 3 else image for image in images]
     counts = [0 if image is None else len(image) for image in tiles]
     present = [image for image in tiles if image is not None]

@@ -19,12 +19,21 @@ from llava.constants import (
     DEFAULT_IMAGE_PATCH_TOKEN,
     IMAGE_TOKEN_INDEX,
 )
+from llava.model.anyres import check_merge_type, wants_tiles
 from llava.model.image_slots import Images, to_slots
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import build_vision_projector
-from llava.model.projector_file import load_projector, load_token_embeddings, read_projector_file
+from llava.model.projector_file import (
+    load_newline,
+    load_projector,
+    load_token_embeddings,
+    read_projector_file,
+)
 from llava.model.splice import plan_splice, splice_embeddings, splice_labels
+from llava.model.tile_merge import TileGrid, join_tiles, needs_newline, unpad_image
 from llava.model.zero3 import gathered
+
+__all__ = ["LlavaMetaForCausalLM", "LlavaMetaModel", "unpad_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +49,18 @@ class LlavaMetaModel:
             # Weights come later: inside `from_pretrained` parameters have no storage yet.
             self.vision_tower = build_vision_tower(config, delay_load=True)
             self.mm_projector = build_vision_projector(config)
+            wants_tiles(config)  # says now what a generation would stumble over
+            if needs_newline(getattr(config, "mm_patch_merge_type", None)):
+                self.image_newline = nn.Parameter(torch.empty(config.hidden_size))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give a parameter that a checkpoint lacks its first value; transformers calls it for each module."""
+        super()._init_weights(module)  # type: ignore[misc]
+        newline = module._parameters.get("image_newline")
+        if newline is not None:
+            from transformers import initialization
+
+            initialization.copy_(newline, _first_newline(len(newline)).to(newline))
 
     def get_vision_tower(self) -> Any:
         """The tower, None for a language model that has none (yet)."""
@@ -71,12 +92,17 @@ class LlavaMetaModel:
         config.mm_hidden_size = tower.hidden_size
         config.mm_vision_select_layer = tower.select_layer = model_args.mm_vision_select_layer
         config.mm_vision_select_feature = tower.select_feature = model_args.mm_vision_select_feature
-        config.mm_patch_merge_type = getattr(model_args, "mm_patch_merge_type", "flat")
+        config.mm_patch_merge_type = getattr(model_args, "mm_patch_merge_type", None) or "flat"
+        check_merge_type(config.mm_patch_merge_type)
         self._initialize_projector(getattr(model_args, "mm_projector_type", "linear"))
+
+        self._initialize_newline()
 
         path = model_args.pretrain_mm_mlp_adapter
         if path is not None:
-            load_projector(self.mm_projector, read_projector_file(path), path)
+            tensors = read_projector_file(path)
+            load_projector(self.mm_projector, tensors, path)
+            load_newline(getattr(self, "image_newline", None), tensors, path)
 
     def _initialize_projector(self, kind: str) -> None:
         if getattr(self, "mm_projector", None) is None:
@@ -91,6 +117,17 @@ class LlavaMetaModel:
             logger.warning("The checkpoint's projector is %s and stays so; %s was asked for.", existing, kind)
         for parameter in self.mm_projector.parameters():  # LoRA freezes everything that it finds
             parameter.requires_grad = True
+
+    def _initialize_newline(self) -> None:
+        """The end of a row of tiles, for the merge that has one; it trains wherever the projector does."""
+        if not needs_newline(self.config.mm_patch_merge_type):
+            if hasattr(self, "image_newline"):
+                del self.image_newline
+        elif hasattr(self, "image_newline"):
+            self.image_newline.requires_grad = True
+        else:
+            like = next(self.mm_projector.parameters(), self.embed_tokens.weight)
+            self.image_newline = nn.Parameter(_first_newline(self.config.hidden_size).to(like.dtype))
 
 
 class LlavaMetaForCausalLM(ABC):
@@ -138,7 +175,7 @@ class LlavaMetaForCausalLM(ABC):
             past_key_values: passed through.
             labels: (B, L) or None.
             images: see `image_slots`; one slot per placeholder and one per text-only row.
-            image_sizes: (width, height) of each original image; for merges other than flat.
+            image_sizes: (width, height) of each slot's original image; for tiles that are not merged flat.
             padding_side: "left" or "right"; default `config.tokenizer_padding_side`, else right.
 
         Returns:
@@ -147,14 +184,15 @@ class LlavaMetaForCausalLM(ABC):
             was added; positions and labels if they were given.
 
         Raises:
-            ValueError: numbers of images and placeholders differ, or placeholders but no images.
+            ValueError: numbers of images and placeholders differ, or placeholders but no images; or tiles
+                that do not fit the configuration or the sizes.
         """
         tower = self.get_vision_tower()
         if input_ids is None or input_ids.shape[1] == 1 or tower is None or images is None:
             _check_no_placeholder(input_ids, has_tower=tower is not None)
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
-        pixels, tiles = to_slots(images, getattr(self.config, "mm_patch_merge_type", "flat"))
+        pixels, tiles = to_slots(images)
         plan_args = {
             "attention_mask": attention_mask,
             "max_length": getattr(self.config, "tokenizer_model_max_length", None),
@@ -162,11 +200,16 @@ class LlavaMetaForCausalLM(ABC):
         }
         embed = self.get_model().embed_tokens
         if pixels is None:
-            features, per_tile = torch.empty(0, embed.embedding_dim, device=input_ids.device), 0
+            features, lengths = torch.empty(0, embed.embedding_dim, device=input_ids.device), tiles
         else:
             encoded = self.encode_images(pixels)
-            features, per_tile = encoded.flatten(0, 1), encoded.shape[1]
-        plan = plan_splice(input_ids, [count * per_tile for count in tiles], **plan_args)
+            if isinstance(images, Tensor) and images.ndim == 4:  # no tiles, whatever the configuration says
+                features, lengths = encoded.flatten(0, 1), [encoded.shape[1]] * len(tiles)
+            else:
+                newline = getattr(self.get_model(), "image_newline", None)
+                grid = TileGrid(self.config, pixels.shape[-1], encoded.shape[1])
+                features, lengths = join_tiles(encoded, tiles, image_sizes, grid, newline)
+        plan = plan_splice(input_ids, lengths, **plan_args)
         self._warn_of_truncation(plan.cut_rows, plan_args["max_length"])
 
         embeds = splice_embeddings(plan, embed(input_ids.flatten()[plan.text_source]), features)
@@ -215,6 +258,12 @@ class LlavaMetaForCausalLM(ABC):
         ):
             self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
             self.get_output_embeddings().requires_grad_(False)
+
+
+def _first_newline(width: int) -> Tensor:
+    """(D,) float32 ~ N(0, 1/D), from the run's seed alone."""
+    generator = torch.Generator().manual_seed(torch.initial_seed())
+    return torch.randn(width, generator=generator) / width**0.5
 
 
 def _average_last_rows(weight: nn.Parameter, count: int) -> None:

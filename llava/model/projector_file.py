@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -12,7 +13,10 @@ from llava.model.multimodal_projector.builder import projector_shape
 from llava.model.zero3 import gathered, load_gathered
 
 PROJECTOR_FILE = "mm_projector.bin"
+logger = logging.getLogger(__name__)
+
 PROJECTOR_KEY = "mm_projector."
+NEWLINE_KEY = "image_newline"
 EMBEDDING_KEY = "embed_tokens.weight"
 
 
@@ -72,6 +76,43 @@ def load_projector(
         raise ValueError(
             f"The projector file '{source}' is incomplete or damaged: {' '.join(str(error).split())}"
         ) from error
+
+
+def load_newline(
+    newline: nn.Parameter | None, tensors: Mapping[str, Tensor], source: str | os.PathLike[str]
+) -> None:
+    """Copy `<anything>image_newline`, with a warning where only one of file and model has it.
+
+    Args:
+        newline: (D,) of the model; None for a merge of tiles that has none.
+        tensors: as `read_projector_file` gives them.
+        source: named in the messages.
+
+    Raises:
+        ValueError: another width.
+    """
+    saved = next((tensor for key, tensor in tensors.items() if key.endswith(NEWLINE_KEY)), None)
+    if newline is None:
+        if saved is not None:
+            logger.warning(
+                "'%s' holds an image_newline, which is left aside: --mm_patch_merge_type spatial_unpad was "
+                "not asked for.",
+                source,
+            )
+        return
+    if saved is None:
+        logger.warning(
+            "'%s' holds no image_newline (upstream's stage 1 saves none): it keeps its random first value.",
+            source,
+        )
+        return
+    with gathered([newline], write=True):
+        if saved.shape != newline.shape:
+            raise ValueError(
+                f"The projector file '{source}' holds an image_newline of {saved.numel()} numbers, but the "
+                f"model wants {newline.numel()}; pass a file of the same language model."
+            )
+        newline.data.copy_(saved)
 
 
 def load_token_embeddings(embedding: nn.Embedding, tensors: Mapping[str, Tensor], new_tokens: int) -> None:

@@ -107,15 +107,6 @@ def test_tiles_of_an_image_follow_each_other(llava_model):
         torch.testing.assert_close(llava_model(ids, images=tiles[None]).logits, expected)
 
 
-def test_merges_other_than_flat_are_refused(llava_model):
-    spatial = copy.copy(llava_model.config)
-    spatial.mm_patch_merge_type = "spatial_unpad"
-    other = copy.copy(llava_model)
-    other.config = spatial
-    with pytest.raises(NotImplementedError, match="mm_patch_merge_type='spatial_unpad', which this version"):
-        other(torch.tensor([[1, IMAGE_TOKEN_INDEX]]), images=batch()[2][None, :2])
-
-
 @pytest.mark.parametrize("checkpointing", [None, True, False])
 def test_training_reaches_projector_and_language_model_but_not_the_tower(tiny, checkpointing):
     model = make_model(tiny).train()

@@ -50,8 +50,8 @@ class MultimodalCausalLM(PublishedModel, LlavaMetaForCausalLM):
     decoder_class: ClassVar[type]
     """The family's decoder with a `LlavaMetaModel` before it."""
 
-    # The tower reads its own saved weights when it is loaded; other versions' leftovers are not news.
-    _keys_to_ignore_on_load_unexpected = {r"\.vision_tower\.", r"image_newline"}  # noqa: RUF012
+    # The tower reads its own saved weights when it is loaded.
+    _keys_to_ignore_on_load_unexpected = {r"\.vision_tower\."}  # noqa: RUF012
 
     def __init__(self, config: Any) -> None:
         PreTrainedModel.__init__(self, config)  # past the family's own, which makes a decoder without eyes
