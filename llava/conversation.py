@@ -10,6 +10,7 @@ from enum import Enum, auto
 from io import BytesIO
 from typing import Any
 
+from llava import prompt_texts
 from llava.constants import DEFAULT_IMAGE_TOKEN
 
 logger = logging.getLogger(__name__)
@@ -199,25 +200,6 @@ _STYLES: dict[SeparatorStyle, Callable[[Conversation, Turns], str]] = {
     SeparatorStyle.LLAMA_2: _llama_2,
 }
 
-_CHAT = "A chat between a curious {0} and an artificial intelligence assistant. "
-_GIVES = "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
-_USER = (_CHAT + _GIVES).format("user")
-_HUMAN = (_CHAT + _GIVES).format("human")
-_SEES = (
-    " able to understand the visual content that the user provides, and assist the user with a variety of "
-    "tasks using natural language."
-)
-_LANGUAGE_AND_VISION = f"You are a helpful language and vision assistant. You are{_SEES}"
-_MMTAG = (
-    f"{_CHAT.format('user')}The assistant is{_SEES}"
-    "The visual content will be provided with the following format: <Image>visual content</Image>."
-)
-_ANSWERS = "<|im_start|>system\nAnswer the questions."
-_MPT_CHAT = (
-    "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The assistant gives "
-    "helpful and honest answers."
-)
-
 
 def _template(system: str, roles: tuple[str, str], style: SeparatorStyle, **fields: Any) -> Conversation:
     return Conversation(system=system, roles=roles, messages=[], offset=0, sep_style=style, **fields)
@@ -238,10 +220,27 @@ def _llama(system: str, sep: str) -> Conversation:
     return _template(system, roles, SeparatorStyle.LLAMA_2, sep=sep, sep2="</s>", version="llama_v2")
 
 
-conv_vicuna_v1 = _vicuna(_USER)
-conv_llava_v1 = _vicuna(_HUMAN)
+def _v0(system: str, version: str = "Unknown") -> Conversation:
+    return _template(system, ("Human", "Assistant"), SeparatorStyle.SINGLE, version=version)
+
+
+conv_vicuna_v0 = _v0(prompt_texts.HUMAN)
+conv_vicuna_v0.messages = [
+    ["Human", prompt_texts.EXAMPLE_QUESTION],
+    ["Assistant", prompt_texts.EXAMPLE_ANSWER],
+]
+conv_vicuna_v0.offset = 2
+conv_llava_v0 = _v0(prompt_texts.HUMAN)
+conv_llava_v0_mmtag = _v0(prompt_texts.MMTAG, "v0_mmtag")
+conv_vicuna_v1 = _vicuna(prompt_texts.USER)
+conv_llava_v1 = _vicuna(prompt_texts.HUMAN)
+conv_llava_v1_mmtag = _vicuna(prompt_texts.MMTAG, "v1_mmtag")
+conv_llama_2 = _llama(prompt_texts.LLAMA_2, "<s>")
+conv_llava_llama_2 = _llama(prompt_texts.LANGUAGE_AND_VISION, "<s>")
+conv_mistral_instruct = _llama("", "")
+conv_chatml_direct = _chatml(prompt_texts.ANSWERS)
+conv_mpt = _chatml(prompt_texts.MPT_CHAT)
 conv_llava_plain = _template("", ("", ""), SeparatorStyle.PLAIN, sep="\n")
-conv_llava_v0 = _template(_HUMAN, ("Human", "Assistant"), SeparatorStyle.SINGLE)
 
 default_conversation = conv_vicuna_v1
 """Training replaces this module variable by the template of `--version`."""
@@ -277,17 +276,20 @@ def template_for(model_name: str, conv_mode: str | None = None) -> Conversation:
 
 
 conv_templates: dict[str, Conversation] = {
+    "default": conv_vicuna_v0,
+    "v0": conv_vicuna_v0,
     "v1": conv_vicuna_v1,
     "vicuna_v1": conv_vicuna_v1,
-    "llava_v1": conv_llava_v1,
-    "v1_mmtag": _vicuna(_MMTAG, "v1_mmtag"),
+    "llama_2": conv_llama_2,
+    "mistral_instruct": conv_mistral_instruct,
+    "chatml_direct": conv_chatml_direct,
+    "mistral_direct": conv_chatml_direct,
     "plain": conv_llava_plain,
     "v0_plain": conv_llava_plain,
     "llava_v0": conv_llava_v0,
-    "v0_mmtag": _template(_MMTAG, ("Human", "Assistant"), SeparatorStyle.SINGLE, version="v0_mmtag"),
-    "llava_llama_2": _llama(_LANGUAGE_AND_VISION, "<s>"),
-    "mistral_instruct": _llama("", ""),
-    "mistral_direct": _chatml(_ANSWERS),
-    "chatml_direct": _chatml(_ANSWERS),
-    "mpt": _chatml(_MPT_CHAT),
+    "v0_mmtag": conv_llava_v0_mmtag,
+    "llava_v1": conv_llava_v1,
+    "v1_mmtag": conv_llava_v1_mmtag,
+    "llava_llama_2": conv_llava_llama_2,
+    "mpt": conv_mpt,
 }

@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.model.checkpoint_files import find_file
+
+Token = TypeVar("Token")
 
 
 def load_tokenizer(path: str, **kwargs: Any) -> Any:
@@ -64,6 +68,34 @@ def text_to_ids_and_places(text: str, tokenizer: Any) -> tuple[list[int], list[i
         for start, end in coded["offset_mapping"]
     ]
     return coded["input_ids"], places
+
+
+def ids_around_images(
+    prompt: str,
+    code: Callable[[str, int], Sequence[Token]],
+    image: Token,
+    is_bos: Callable[[Token], bool],
+) -> list[Token]:
+    """A prompt with `<image>` in it as tokens.
+
+    The text between images is tokenized piece by piece, as published models were trained: each piece has the
+    tokenizer's own beginning (LLaMA: a space in front), and only the first keeps its BOS.
+
+    Args:
+        prompt: text.
+        code: from a piece of it, and the place where that begins, to tokens: ids, or what goes with them.
+        image: stands for each image.
+        is_bos: whether a token is the BOS; only the first of a piece is asked about.
+    """
+    pieces, start = [], 0
+    for piece in prompt.split(DEFAULT_IMAGE_TOKEN):
+        pieces.append(code(piece, start))
+        start += len(piece) + len(DEFAULT_IMAGE_TOKEN)
+    has_bos = bool(pieces[0]) and is_bos(pieces[0][0])
+    tokens = list(pieces[0])
+    for coded in pieces[1:]:
+        tokens += [image, *coded[has_bos:]]
+    return tokens
 
 
 def _read_json(path: str | None) -> dict[str, Any]:

@@ -1,68 +1,75 @@
-"""From one sample's turns to token ids and labels.
-
-A prompt is a list of segments, each supervised or not. The prompt is tokenized whole, so the ids are those of
-its text, and every token takes the mark of its last character: ids and mask cannot disagree.
-"""
+"""From one sample's turns to token ids and labels, in the manner of a conversation template."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from llava import conversation as conversation_lib
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_TOKEN,
-    IGNORE_INDEX,
-    IMAGE_TOKEN_INDEX,
-)
-from llava.tokenization import text_to_ids, text_to_ids_and_places
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
+from llava.conversation import SeparatorStyle
+from llava.tokenization import text_to_ids
+from llava.train.prompt_segments import SEGMENTS, SampleError, Turns, check_turns
+from llava.train.token_labels import encode, encode_v0
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from llava.conversation import Conversation
 
-Turns = Sequence[Mapping[str, Any]]
-_SPEAKERS = ("human", "gpt")
-
-
-class SampleError(ValueError):
-    """A sample cannot be used for training; the text says what was found and what to do."""
-
-    def __init__(self, text: str) -> None:
-        # A data worker's error arrives as its whole traceback, which ends in the sentence.
-        super().__init__(text.rpartition("SampleError: ")[2].rstrip("\n"))
-
-
-class Segment(NamedTuple):
-    """A piece of a prompt, and whether its tokens are training targets."""
-
-    text: str
-    supervised: bool
+__all__ = [
+    "SampleError",
+    "check_turns",
+    "conversation_for",
+    "preprocess",
+    "preprocess_dialogue",
+    "preprocess_llama_2",
+    "preprocess_mpt",
+    "preprocess_multimodal",
+    "preprocess_plain",
+    "preprocess_v1",
+    "unfit_end",
+]
 
 
 def conversation_for(version: str | None) -> Conversation:
     """The template that `--version` names.
 
-    `v0` and `v0.5` only choose a pad token in LLaVA, and train with the default template.
+    `v0` and `v0.5` only choose a pad token in LLaVA, and train with the default template; `default` is the
+    template that `v0` names elsewhere.
 
     Raises:
-        ValueError: No such template, or one whose label mask is not defined here.
+        ValueError: No such template.
     """
     if version in {"v0", "v0.5"}:
         return conversation_lib.conv_templates["vicuna_v1"]
-    trainable = {name: conv for name, conv in conversation_lib.conv_templates.items() if _recipe(conv)}
-    if version not in trainable:
-        known = ", ".join(sorted({*trainable, "v0", "v0.5"}))
+    if version not in conversation_lib.conv_templates:
+        known = ", ".join(sorted({*conversation_lib.conv_templates, "v0.5"}))
         raise ValueError(
             f"--version {version} is not a conversation template to train with: pass one of {known}."
         )
-    return trainable[version]
+    return conversation_lib.conv_templates[version]
+
+
+def unfit_end(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The text that ends every answer, if it is no token of its own for the tokenizer; None if all is well.
+
+    A model learns to stop by that token, so one that is several pieces is the sign of another family's
+    template.
+    """
+    ends = {
+        SeparatorStyle.TWO: conversation.sep2,
+        SeparatorStyle.LLAMA_2: conversation.sep2,
+        SeparatorStyle.MPT: conversation.sep,
+    }
+    end = ends.get(conversation.sep_style)
+    if end is None:
+        return None
+    token = tokenizer.get_vocab().get(end)
+    return None if token is not None and text_to_ids("a" + end, tokenizer)[-1] == token else end
 
 
 def preprocess_multimodal(
@@ -101,45 +108,13 @@ def preprocess_multimodal(
     return [[moved(turn) for turn in turns] for turns in sources]
 
 
-def check_turns(turns: Any) -> Turns:
-    """The turns as a dialogue of human and gpt, without a leading answer to no question.
-
-    Raises:
-        SampleError: Not a list of turns, an unknown speaker, two turns in a row by one, or an empty turn.
-    """
-    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
-        raise SampleError("it has no `conversations`; give it a list of {from, value} turns")
-    for number, turn in enumerate(turns, 1):
-        if not isinstance(turn, Mapping) or not isinstance(turn.get("value"), str):
-            raise SampleError(f"turn {number} is not {{from, value}} with a text as value; rewrite it so")
-        if turn.get("from") not in _SPEAKERS:
-            raise SampleError(
-                f"turn {number} is from {turn.get('from')!r}; the speakers must be 'human' and 'gpt'"
-            )
-    dropped = int(turns[0]["from"] != "human")
-    checked: Turns = turns[dropped:]
-    for place, turn in enumerate(checked):
-        number = place + 1 + dropped
-        if turn["from"] != _SPEAKERS[place % 2]:
-            raise SampleError(
-                f"turns {number - 1} and {number} are both from {turn['from']!r}; "
-                "'human' and 'gpt' must alternate"
-            )
-        if not turn["value"]:
-            kind = "answer" if place % 2 else "question"
-            raise SampleError(f"turn {number} is an empty {kind}; write one or remove the turn pair")
-    if len(checked) < 2:
-        raise SampleError("it has no answer to learn; add a 'gpt' turn after a 'human' turn")
-    return checked
-
-
 def preprocess(
     sources: Sequence[Turns],
     tokenizer: PreTrainedTokenizerBase,
     has_image: bool = False,
     conversation: Conversation | None = None,
 ) -> dict[str, Any]:
-    """Token ids and labels of samples, in the manner of the conversation template.
+    """Token ids and labels of samples.
 
     Args:
         sources: The turns of each sample, after `preprocess_multimodal`.
@@ -152,35 +127,36 @@ def preprocess(
 
     Raises:
         SampleError: A sample breaks the format.
-        ValueError: The template has no label mask here.
     """
     conversation = conversation or conversation_lib.default_conversation
-    recipe = _recipe(conversation)
-    if recipe is None:
-        raise ValueError(
-            f"The conversation template of version {conversation.version!r} has no label mask here: "
-            "train with `plain` or `v1`."
-        )
-    return recipe(sources, tokenizer, has_image, conversation)
+    if conversation.sep_style == SeparatorStyle.PLAIN:
+        return preprocess_plain(sources, tokenizer, conversation=conversation)
+    return preprocess_dialogue(sources, tokenizer, has_image, conversation)
 
 
-def preprocess_v1(
+def preprocess_dialogue(
     sources: Sequence[Turns],
     tokenizer: PreTrainedTokenizerBase,
     has_image: bool = False,
     conversation: Conversation | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Vicuna's dialogue: every answer and the `</s>` after it are supervised; arguments as `preprocess`.
+    """Every template but `plain`; arguments as `preprocess`.
 
     Text-only rows are cut to the tokenizer's `model_max_length`; rows with an image are left to the collator.
     """
     conversation = conversation or conversation_lib.default_conversation
     limit = None if has_image else tokenizer.model_max_length
-    rows = [_encode(v1_segments(turns, conversation), tokenizer, has_image) for turns in sources]
+    segments_of = SEGMENTS[conversation.sep_style]
+    code = encode_v0 if conversation.sep_style == SeparatorStyle.SINGLE else encode
+    rows = [code(segments_of(turns, conversation), tokenizer, has_image) for turns in sources]
     return {
         "input_ids": pad_sequence([ids[:limit] for ids, _ in rows], True, tokenizer.pad_token_id or 0),
         "labels": pad_sequence([labels[:limit] for _, labels in rows], True, IGNORE_INDEX),
     }
+
+
+# Names that forks of LLaVA import: the template says how turns are put together.
+preprocess_v1 = preprocess_llama_2 = preprocess_mpt = preprocess_dialogue
 
 
 def preprocess_plain(
@@ -191,84 +167,6 @@ def preprocess_plain(
 ) -> dict[str, list[torch.Tensor]]:
     """Stage 1: the image and its caption, nothing else; arguments as `preprocess`. No `</s>` is added."""
     conversation = conversation or conversation_lib.default_conversation
-    rows = [_encode(plain_segments(turns, conversation), tokenizer, has_image=True) for turns in sources]
+    segments_of = SEGMENTS[SeparatorStyle.PLAIN]
+    rows = [encode(segments_of(turns, conversation), tokenizer, has_image=True) for turns in sources]
     return {"input_ids": [ids for ids, _ in rows], "labels": [labels for _, labels in rows]}
-
-
-def v1_segments(turns: Turns, conversation: Conversation) -> list[Segment]:
-    """System prompt, questions and answers; joined they are `Conversation.get_prompt()`."""
-    human, gpt = conversation.roles
-    segments = [Segment(conversation.system + conversation.sep, False)]
-    for place, turn in enumerate(check_turns(turns)):
-        if place % 2 == 0:
-            segments.append(Segment(f"{human}: {turn['value']}{conversation.sep}", False))
-        else:
-            segments += [Segment(f"{gpt}:", False), Segment(f" {turn['value']}{conversation.sep2}", True)]
-    return segments
-
-
-def plain_segments(turns: Turns, conversation: Conversation) -> list[Segment]:
-    """The image, then the caption and a newline; the question's words are not used."""
-    turns = check_turns(turns)
-    if len(turns) != 2 or DEFAULT_IMAGE_TOKEN not in turns[0]["value"]:
-        raise SampleError(
-            "--version plain takes one question with <image> and one caption; "
-            "train dialogues with --version v1"
-        )
-    return [Segment(DEFAULT_IMAGE_TOKEN, False), Segment(turns[1]["value"] + conversation.sep, True)]
-
-
-def _recipe(conversation: Conversation) -> Callable[..., dict[str, Any]] | None:
-    if conversation.sep_style == conversation_lib.SeparatorStyle.PLAIN:
-        return preprocess_plain
-    if conversation.sep_style == conversation_lib.SeparatorStyle.TWO and conversation.version.startswith(
-        "v1"
-    ):
-        return preprocess_v1
-    return None
-
-
-def _encode(
-    segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, has_image: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (L,) and labels (L,) of a prompt, int64; around images it is tokenized in pieces, as LLaVA does."""
-    text = "".join(segment.text for segment in segments)
-    marks = [segment.supervised for segment in segments for _ in segment.text]
-    ids: list[int] = []
-    labels: list[int] = []
-    start = 0
-    for chunk in text.split(DEFAULT_IMAGE_TOKEN) if has_image else [text]:
-        chunk_ids, chunk_labels = _encode_chunk(chunk, marks[start : start + len(chunk)], tokenizer)
-        if start:
-            bos = int(ids[0] == tokenizer.bos_token_id)  # every piece comes with its own BOS
-            ids += [IMAGE_TOKEN_INDEX, *chunk_ids[bos:]]
-            labels += [IGNORE_INDEX, *chunk_labels[bos:]]
-        else:
-            ids, labels = chunk_ids, chunk_labels
-        start += len(chunk) + len(DEFAULT_IMAGE_TOKEN)
-    return torch.tensor(ids, dtype=torch.long), torch.tensor(labels, dtype=torch.long)
-
-
-def _encode_chunk(
-    text: str, marks: Sequence[bool], tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[int]]:
-    if tokenizer.is_fast:
-        ids, places = text_to_ids_and_places(text, tokenizer)
-        kept = [place >= 0 and marks[place] for place in places]
-        return ids, [token if keep else IGNORE_INDEX for token, keep in zip(ids, kept, strict=True)]
-    # Without offsets: the ids before a border are those that the text before it begins with.
-    ids = text_to_ids(text, tokenizer)
-    labels = [IGNORE_INDEX] * len(ids)
-    borders = [place for place in range(len(text)) if place == 0 or marks[place] != marks[place - 1]]
-    firsts = [_common(text_to_ids(text[:place], tokenizer), ids) for place in borders]
-    for border, first, last in zip(borders, firsts, [*firsts[1:], len(ids)], strict=True):
-        if marks[border]:
-            labels[first:last] = ids[first:last]
-    return ids, labels
-
-
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids two sequences have in common at their beginning."""
-    return next(
-        (n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right))
-    )
