@@ -15,6 +15,20 @@ _HOMES = {
     "supervised_targets": "reduction",
     "Calibration": "calibration",
     "LOSSES_IN_WORDS": "catalog",
+    "Cloud": "clouds",
+    "Moments": "moments",
+    "MomentSums": "moments",
+    "outlier_mask": "outliers",
+    "lower_median": "outliers",
+    "frechet_distance": "frechet",
+    "LayerTerm": "layer",
+    "layer_term": "layer",
+    "term_from_moments": "layer",
+    "MirResult": "integration_rate",
+    "MirDifference": "integration_rate",
+    "mir": "integration_rate",
+    "combine": "integration_rate",
+    "mir_difference": "integration_rate",
 }
 __all__ = list(_HOMES)
 

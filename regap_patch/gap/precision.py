@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -23,3 +24,15 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 def float64(values: Tensor) -> Tensor:
     """Float64 for sums that run over a whole training; on the host where the device has none (MPS)."""
     return values.cpu().double() if values.device.type == "mps" else values.double()
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Float32 products inside are of float32 inputs: no TF32, no bfloat16 passes, no autocast."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with without_autocast(device):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
