@@ -71,7 +71,7 @@ class Cloud:
         """
         if sum(lengths) != len(rows):
             raise RowsError(f"The lengths add up to {sum(lengths)}, but there are {len(rows)} {name}.")
-        return cls.of(rows.split(list(lengths)), name)
+        return cls.of(torch.split_with_sizes(rows, list(lengths)), name)
 
     @property
     def count(self) -> int:
@@ -150,4 +150,5 @@ class Cloud:
 
 def _norms(block: Tensor) -> Tensor:
     """In float64: squares of bfloat16 may overflow float32."""
-    return torch.linalg.vector_norm(float64(block), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(float64(block), dim=1)
+    return norms

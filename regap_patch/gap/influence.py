@@ -49,7 +49,8 @@ def influence_of_pairs(
 
 def _per_pair(rows: Tensor, cloud: Cloud) -> Tensor:
     """Add up centred row influences of each sample, as shares of the mean over rows: (N,) -> (m,)."""
-    sums = torch.stack([part.sum() for part in (rows - rows.mean()).split(cloud.lengths)])
+    parts = torch.split_with_sizes(rows - rows.mean(), cloud.lengths)
+    sums = torch.stack([part.sum() for part in parts])
     return sums * (len(cloud.samples) / len(rows))
 
 

@@ -32,7 +32,7 @@ class MirResult:
         value: log10 of the sum over layers; NaN where the sum is not positive, and `reason` says so.
         per_layer: the terms of layers 1..K, in order.
         stderr: standard error of `value` over pairs; None where the layers came without influences.
-        corrected: `value` less its bias by the jackknife over groups of pairs; None where no groups were taken.
+        corrected: `value` less its bias, by the jackknife over groups of pairs; None without groups.
         layer_zero: the term of the language model's input, not in the sum; None where it was not given.
         pairs: m, or None where rows came without samples.
         influence: (m,) float64, what each pair adds to `value`, mean 0; stderr^2 = sum / (m (m - 1)).

@@ -1,8 +1,8 @@
 """The term without each group of pairs: what the jackknife takes the bias of MIR from.
 
 F is biased upwards like 1 / m. With G groups left out in turn, G F - (G - 1) mean F_(-g) is free of that.
-Pairs are dealt to the groups in turn, so that an order in the data falls evenly. Outlying rows and what stands
-in for them stay those of all pairs; the scale is taken anew.
+Pairs are dealt to the groups in turn, so that an order in the data falls evenly. Outlying rows and what
+stands in for them stay those of all pairs; the scale is taken anew.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def frechet_without_groups(
         G numbers. Cost: the covariances once more, and O(D^3) a group.
     """
     pairs = len(clouds[0].samples)
-    norms = text_norms.split(clouds[1].lengths)
+    norms = torch.split_with_sizes(text_norms, clouds[1].lengths)
     found = []
     for group in range(groups):
         left = [pair for pair in range(pairs) if pair % groups == group]

@@ -52,9 +52,9 @@ class LayerTerm:
         text_outliers: rows replaced by the median row.
         route: how the cross term was taken, see `coupling`.
         products: dtype of the products behind the covariances.
-        flags: what a reader should know: "ill_conditioned" (digits beyond float32 sums were needed and not to be
-            had), "fewer_rows_than_width" (a singular covariance), "fewer_pairs_than_width" (the error bar is
-            only a rough guide).
+        flags: what a reader should know: "ill_conditioned" (digits beyond float32 sums were needed and could
+            not be had), "fewer_rows_than_width" (a singular covariance), "fewer_pairs_than_width" (the error
+            bar is only a rough guide).
         influence: (m,) float64, what each pair adds to `frechet`, mean 0; None where it was not asked for.
         without_group: `frechet` without each of G groups of pairs; empty where it was not asked for.
     """
@@ -156,8 +156,8 @@ def term_from_moments(
 
     Returns:
         The term, without influence. Sums cannot be taken again: where float32 products do not resolve the
-        term, it is flagged "ill_conditioned". Let `MomentSums` take float64 products where there are fewer rows
-        than columns.
+        term, it is flagged "ill_conditioned". Let `MomentSums` take float64 products where there are fewer
+        rows than columns.
 
     Raises:
         RowsError: fewer than two rows, different widths, no spread, or text of norm zero.
@@ -174,8 +174,8 @@ def _check_pairs(image: Cloud, text: Cloud, groups: int) -> None:
     counts = (len(image.samples), len(text.samples))
     if not image.paired or not text.paired or counts[0] != counts[1] or counts[0] < 2:
         raise RowsError(
-            "An error bar over pairs needs the rows of each sample, two samples or more, as many for image as "
-            f"for text, but there are {counts[0]} and {counts[1]}: give a sequence of (n_i, D) tensors."
+            "An error bar over pairs needs the rows of each sample, two samples or more, as many for image "
+            f"as for text, but there are {counts[0]} and {counts[1]}: give a sequence of (n_i, D) tensors."
         )
     if groups == 1 or groups > counts[0]:
         raise RowsError(f"The jackknife needs 2 to {counts[0]} groups of {counts[0]} pairs, not {groups}.")

@@ -52,7 +52,7 @@ class Replacement:
 
     def choose(self, lengths: Sequence[int], samples: Sequence[int]) -> Replacement:
         """The same for the rows of these samples alone; `lengths` are the rows of each sample."""
-        parts = self.mask.split(list(lengths))
+        parts = torch.split_with_sizes(self.mask, list(lengths))
         mask = torch.cat([parts[sample] for sample in samples])
         return Replacement(mask, self.row, int(mask.sum()))
 
