@@ -9,8 +9,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 import transformers
 
+from llava.model.anyres import check_merge_type, wants_tiles
 from llava.train.removed_flags import translate_flags
 
 
@@ -71,7 +73,13 @@ class DataArguments:
     is_multimodal: bool = _flag(False, "Set by the run itself when --vision_tower is given.")
     image_folder: str | None = _flag(None, "Folder that the `image` paths of the samples start from.")
     image_aspect_ratio: str = _flag(
-        "square", "`pad` fills an image up to a square first; `square` resizes and cuts the centre out."
+        "square",
+        "`pad` fills an image up to a square first; `square` resizes and cuts the centre out; `anyres` cuts it "
+        "into tiles (with --image_grid_pinpoints).",
+    )
+    image_grid_pinpoints: str | None = _flag(
+        None,
+        'Sizes that `anyres` takes the best fitting of, multiples of the tower\'s: "[[336, 672], [672, 336]]".',
     )
     validate_data: bool = _flag(
         False, "Check every sample, images included, before training starts, and report all problems at once."
@@ -85,7 +93,8 @@ class DataArguments:
     # Not flags: the run fills these in once the model is there.
     image_processor: Any = field(default=None, init=False)
     mm_use_im_start_end: bool = field(default=False, init=False)
-    image_tokens: int = field(default=1, init=False)  # LM positions that one image takes
+    image_tokens: int = field(default=1, init=False)  # features of one tile
+    mm_patch_merge_type: str = field(default="flat", init=False)
     skipped_samples_path: str | None = field(default=None, init=False)
 
 
@@ -105,12 +114,16 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     double_quant: bool = _flag(True, "Quantize the quantization constants too (with --bits 4).")
     quant_type: str = _flag("nf4", "4-bit data type: `nf4` or `fp4` (with --bits 4).")
-    bits: int = _flag(16, "Bits of a frozen LLM weight. Only 16 is trained by this version.")
-    lora_enable: bool = _flag(False, "Train LoRA adapters. Not in this version.")
+    bits: int = _flag(16, "Bits of a frozen LLM weight: 16, or 8 or 4 with --lora_enable (QLoRA).")
+    lora_enable: bool = _flag(
+        False, "Train LoRA adapters of the LLM, and the projector, in place of the LLM."
+    )
     lora_r: int = _flag(64, "LoRA rank (with --lora_enable).")
     lora_alpha: int = _flag(16, "LoRA scale (with --lora_enable).")
     lora_dropout: float = _flag(0.05, "LoRA dropout (with --lora_enable).")
-    lora_weight_path: str = _flag("", "Existing LoRA weights. Not in this version.")
+    lora_weight_path: str = _flag(
+        "", "Folder of a LoRA run, ours or upstream's, whose weights to start from."
+    )
     lora_bias: str = _flag(
         "none", "Which biases LoRA trains: `none`, `all`, `lora_only` (with --lora_enable)."
     )
@@ -121,27 +134,27 @@ class TrainingArguments(transformers.TrainingArguments):
         False, "Make batches of one kind (with image, text only) and of similar length."
     )
 
+    @property
+    def run_dtype(self) -> torch.dtype:
+        """What frozen weights are kept in: bf16 or fp16 if the run computes in it, else fp32."""
+        if self.bf16:
+            return torch.bfloat16
+        return torch.float16 if self.fp16 else torch.float32
 
-def _refuse_unbuilt(data: DataArguments, training: TrainingArguments) -> None:
+
+def _refuse_unbuilt(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> None:
     """A flag of a part that is not built must not be passed over in silence."""
-    if training.lora_enable or training.lora_weight_path:
-        asked = "--lora_enable" if training.lora_enable else "--lora_weight_path"
-        raise ValueError(f"{asked} asks for LoRA, which this version does not train: leave the flag out.")
-    if training.bits != 16:
-        raise ValueError(
-            f"--bits {training.bits} asks for a quantized LLM, which this version does not train: "
-            "pass --bits 16."
-        )
     if training.mpt_attn_impl != "triton":
         raise ValueError(
             f"--mpt_attn_impl {training.mpt_attn_impl} is for MPT models, which this version does not train: "
             "take a LLaMA or Vicuna checkpoint and leave the flag out."
         )
-    if data.image_aspect_ratio not in {"pad", "square"}:
+    if not wants_tiles(data) and data.image_aspect_ratio not in {"pad", "square"}:
         raise ValueError(
             f"--image_aspect_ratio {data.image_aspect_ratio} is not one that this version trains: "
-            "pass `pad` or `square`."
+            "pass `pad`, `square` or `anyres`."
         )
+    check_merge_type(model.mm_patch_merge_type or "flat")
 
 
 def parse_arguments(
@@ -158,6 +171,7 @@ def parse_arguments(
     Raises:
         ValueError: A flag is unknown, or asks for what this version cannot do, in one sentence.
     """
+    from llava.train import lora, quantization
     from llava.train.preprocess import conversation_for
 
     kinds = [ModelArguments, DataArguments, TrainingArguments]
@@ -183,5 +197,7 @@ def parse_arguments(
         raise ValueError(f"The training command has no flag {unknown[0]}: {hint}")
     model, data, training = groups
     conversation_for(model.version)
-    _refuse_unbuilt(data, training)
+    _refuse_unbuilt(model, data, training)
+    lora.refuse_contradictions(model, training)
+    quantization.refuse_contradictions(training)
     return model, data, training

@@ -27,7 +27,7 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # what may differ between two launches of one run: where things lie, and how the run is watched
 _MODEL_FIELDS_APART = ("pretrain_mm_mlp_adapter",)
-_DATA_FIELDS = ("image_aspect_ratio", "on_bad_sample")
+_DATA_FIELDS = ("image_aspect_ratio", "image_grid_pinpoints", "on_bad_sample")
 _TRAINING_FIELDS = (
     "adam_beta1",
     "adam_beta2",
@@ -48,6 +48,16 @@ _TRAINING_FIELDS = (
     "warmup_steps",
     "weight_decay",
 )
+_LORA_FIELDS = (
+    "bits",
+    "double_quant",
+    "lora_alpha",
+    "lora_bias",
+    "lora_dropout",
+    "lora_enable",
+    "lora_r",
+    "quant_type",
+)
 
 
 class ForeignCheckpointError(ValueError):
@@ -63,6 +73,11 @@ def _digest(path: str | None) -> str | None:
         for block in iter(lambda: file.read(1 << 20), b""):
             total.update(block)
     return total.hexdigest()
+
+
+def _digest_of_adapter(folder: str) -> list[str | None]:
+    names = ("adapter_model.safetensors", "adapter_model.bin", "non_lora_trainables.bin")
+    return [_digest(str(Path(folder) / name)) for name in names if folder and (Path(folder) / name).is_file()]
 
 
 def run_fingerprint(model_args: Any, data_args: Any, training_args: Any) -> dict[str, Any]:
@@ -82,6 +97,9 @@ def run_fingerprint(model_args: Any, data_args: Any, training_args: Any) -> dict
     fields |= {name: getattr(training_args, name) for name in _TRAINING_FIELDS}
     fields["data"] = _digest(data_args.data_path)
     fields["first_projector"] = _digest(model_args.pretrain_mm_mlp_adapter)
+    if getattr(training_args, "lora_enable", False):  # else absent, as before there was LoRA
+        fields |= {name: getattr(training_args, name) for name in _LORA_FIELDS}
+        fields["first_adapter"] = _digest_of_adapter(training_args.lora_weight_path)
     deepspeed = getattr(training_args, "hf_deepspeed_config", None)
     fields["zero_stage"] = 0 if deepspeed is None else deepspeed.get_value("zero_optimization.stage", 0)
     fields["global_batch_size"] = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from llava.train.arguments import ModelArguments, TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 
 def load_language_model(
@@ -16,26 +19,32 @@ def load_language_model(
     """The model that `--model_name_or_path` names, as a LLaVA if there is a vision tower.
 
     Raises:
-        ValueError: the language model is of a family that is not trained here.
+        ValueError: the language model is of a family that is not trained here, or quantised already.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     from llava.model.checkpoint_files import read_config
+    from llava.train import quantization
 
+    fields = read_config(model_args.model_name_or_path)
     model_class: Any = AutoModelForCausalLM
     if model_args.vision_tower is not None:
         from llava.model.language_model.families import llava_class_for
 
-        _, model_class = llava_class_for(read_config(model_args.model_name_or_path).get("model_type"))
-    return model_class.from_pretrained(
+        _, model_class = llava_class_for(fields.get("model_type"))
+    model = model_class.from_pretrained(
         model_args.model_name_or_path,
         cache_dir=training_args.cache_dir,
         attn_implementation=attn_implementation,
         dtype=torch.bfloat16
         if training_args.bf16
         else torch.float32,  # fp16 trains fp32 weights, by autocast
+        **quantization.loading_options(training_args, model_args.model_name_or_path, fields),
     )
+    if training_args.bits != 16:
+        quantization.prepare(model)
+    return model
 
 
 def load_tokenizer(
@@ -47,7 +56,7 @@ def load_tokenizer(
         ValueError: the version needs `<unk>` for padding, and the tokenizer has none.
     """
     from llava import conversation, tokenization
-    from llava.train.preprocess import conversation_for
+    from llava.train.preprocess import conversation_for, unfit_end
 
     tokenizer = tokenization.load_tokenizer(
         model_args.model_name_or_path,
@@ -66,6 +75,15 @@ def load_tokenizer(
         )
     else:
         tokenizer.pad_token = tokenizer.unk_token
+    end = unfit_end(conversation.default_conversation, tokenizer)
+    if end is not None:
+        logger.warning(
+            "--version %s ends every answer with '%s', which is no token of its own in the tokenizer of %s, so "
+            "the model may not learn to stop; pass the --version that this language model was trained with.",
+            model_args.version,
+            end,
+            model_args.model_name_or_path,
+        )
     return tokenizer
 
 

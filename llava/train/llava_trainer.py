@@ -18,7 +18,7 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_AR
 from transformers.trainer_callback import ExportableState
 
 from llava.train import checkpoint as checkpoints
-from llava.train import saved_files
+from llava.train import lora_files, saved_files
 from llava.train.nan_guard import NanGuard
 from llava.train.sampler import EpochSampler, LengthGroupedSampler
 
@@ -64,7 +64,7 @@ def optimizer_groups(
 
 
 class LLaVATrainer(Trainer):
-    """Trains either stage of LLaVA and resumes either stage exactly.
+    """Trains either stage of LLaVA, the second also as LoRA, and resumes each exactly.
 
     Args:
         *args: of `transformers.Trainer`.
@@ -89,6 +89,16 @@ class LLaVATrainer(Trainer):
     def trains_projector_only(self) -> bool:
         """Whether this is stage 1, whose checkpoints hold the projector instead of the model."""
         return bool(getattr(self.args, "tune_mm_mlp_adapter", False))
+
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether the model is wrapped by peft: checkpoints hold the adapters and what trains beside them."""
+        return hasattr(self.model, "peft_config") and hasattr(self.model, "get_base_model")
+
+    @property
+    def trains_a_part(self) -> bool:
+        """Whether the language model itself stays as it was, and out of the checkpoints."""
+        return self.trains_projector_only or self.trains_adapters
 
     # ---- what is optimized, and in which order the samples come ----
 
@@ -168,14 +178,21 @@ class LLaVATrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save what the stage trains, unless a NaN has passed through it. Every process calls; one writes."""
         self._look_for_nan()
-        if not self.trains_projector_only:
+        if not self.trains_a_part:
             super().save_model(output_dir, _internal_call)
             return
-        state = saved_files.adapter_state(self.model, getattr(self.args, "use_im_start_end", False))
+        state = self._part_state()
         if self.args.should_save:
             self._save(output_dir, state_dict=state)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+    def _part_state(self) -> dict[str, Any]:
+        if self.trains_adapters:
+            bias = self.model.peft_config["default"].bias
+            added = getattr(self.args, "added_tokens", False)
+            return lora_files.trained_state(self.model.named_parameters(), bias, with_embeddings=added)
+        return saved_files.adapter_state(self.model, getattr(self.args, "use_im_start_end", False))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
             return
         directory = Path(self.args.output_dir if output_dir is None else output_dir)
@@ -184,6 +201,9 @@ class LLaVATrainer(Trainer):
             if self.trains_projector_only:
                 torch.save(state_dict, aside / saved_files.PROJECTOR_FILE)
                 model.config.save_pretrained(aside)
+            elif self.trains_adapters:
+                lora_files.write_adapter(model, aside, state_dict or self._part_state())
+                saved_files.write_tokenizer(self.processing_class, aside)
             else:
                 model.save_pretrained(aside, state_dict=state_dict)
                 saved_files.write_tokenizer(self.processing_class, aside)
@@ -235,7 +255,7 @@ class LLaVATrainer(Trainer):
         }
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled and self.trains_projector_only:
+        if self.is_deepspeed_enabled and self.trains_a_part:
             # DeepSpeed would otherwise write the frozen language model into every checkpoint
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
             if self.args.should_save:
@@ -246,12 +266,16 @@ class LLaVATrainer(Trainer):
     # ---- resuming ----
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        saved_files.load_weights(self.model if model is None else model, Path(resume_from_checkpoint))
+        target = self.model if model is None else model
+        if self.trains_adapters:
+            lora_files.load_adapter(target, resume_from_checkpoint)
+        else:
+            saved_files.load_weights(target, Path(resume_from_checkpoint))
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any
     ) -> Any:
-        partial = self.is_deepspeed_enabled and self.trains_projector_only
+        partial = self.is_deepspeed_enabled and self.trains_a_part
         prepared = super()._prepare_for_training(
             max_steps, train_dataloader, None if partial else resume_from_checkpoint
         )

@@ -19,7 +19,6 @@ if __name__ == "__main__":  # as a script (`deepspeed llava/train/train.py`), on
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
     from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -42,6 +41,9 @@ _EXPORTED = {
     "LLaVATrainer": "llava.train.llava_trainer",
     "maybe_zero_3": "llava.train.saved_files",
     "get_mm_adapter_state_maybe_zero_3": "llava.train.saved_files",
+    "get_peft_state_maybe_zero_3": "llava.train.lora_files",
+    "get_peft_state_non_lora_maybe_zero_3": "llava.train.lora_files",
+    "find_all_linear_names": "llava.train.lora",
 }
 
 
@@ -78,6 +80,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
     from transformers import set_seed
 
     from llava.train.language_model import load_language_model, load_tokenizer
+    from llava.train.lora import add_adapters
+    from llava.train.saved_files import make_savable
 
     set_seed(training_args.seed)  # before the projector draws its first weights
     model = load_language_model(model_args, training_args, attn_implementation)
@@ -87,12 +91,13 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
     choose_what_trains(model, model_args, training_args)
     if model_args.vision_tower is not None:
         model.initialize_vision_tokenizer(model_args, tokenizer)
+    make_savable(model)
+    if training_args.lora_enable:
+        model = add_adapters(model, model_args, training_args)
 
     from llava.train.data import make_supervised_data_module
     from llava.train.llava_trainer import LLaVATrainer
-    from llava.train.saved_files import make_savable
 
-    make_savable(model)
     trainer = LLaVATrainer(
         model=model,
         processing_class=tokenizer,
@@ -140,15 +145,6 @@ def find_own_checkpoint(
     return None if last is None else str(last), fingerprint
 
 
-def run_dtype(training_args: TrainingArguments) -> torch.dtype:
-    """What frozen weights are kept in: bf16 or fp16 if the run computes in it, else fp32."""
-    import torch
-
-    if training_args.bf16:
-        return torch.bfloat16
-    return torch.float16 if training_args.fp16 else torch.float32
-
-
 def add_vision(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -157,19 +153,26 @@ def add_vision(
     training_args: TrainingArguments,
 ) -> None:
     """Give the language model its tower and projector, and write down how images are treated."""
+    from llava.model.anyres import check_tiling, parse_pinpoints, wants_tiles
+    from llava.tiles import tile_size
+
     model.get_model().initialize_vision_modules(model_args=model_args, fsdp=training_args.fsdp)
     tower = model.get_vision_tower()
-    tower.to(dtype=run_dtype(training_args), device=training_args.device)
+    tower.to(dtype=training_args.run_dtype, device=training_args.device)
 
     data_args.image_processor = tower.image_processor
     data_args.is_multimodal = True
     data_args.mm_use_im_start_end = model_args.mm_use_im_start_end
     data_args.image_tokens = tower.num_patches + (model_args.mm_vision_select_feature == "cls_patch")
+    data_args.mm_patch_merge_type = model.config.mm_patch_merge_type
     data_args.skipped_samples_path = str(Path(training_args.output_dir) / "skipped_samples.jsonl")
     training_args.use_im_start_end = model_args.mm_use_im_start_end
 
     config = model.config
     config.image_aspect_ratio = data_args.image_aspect_ratio
+    if wants_tiles(data_args):
+        config.image_grid_pinpoints = [list(size) for size in parse_pinpoints(data_args.image_grid_pinpoints)]
+        check_tiling(config.image_grid_pinpoints, tile_size(tower.image_processor))
     config.tokenizer_padding_side = tokenizer.padding_side
     config.tokenizer_model_max_length = tokenizer.model_max_length
     config.freeze_mm_mlp_adapter = training_args.freeze_mm_mlp_adapter
@@ -181,7 +184,7 @@ def add_vision(
 def choose_what_trains(
     model: PreTrainedModel, model_args: ModelArguments, training_args: TrainingArguments
 ) -> None:
-    """Set `requires_grad` by the flags; the vision tower is always frozen.
+    """Set `requires_grad` by the flags. The tower is always frozen, and with LoRA so is the language model.
 
     Raises:
         ValueError: the flags leave nothing to train.
@@ -193,11 +196,18 @@ def choose_what_trains(
         raise ValueError(
             f"--tune_mm_mlp_adapter True trains the projector alone, and {other} rules that out; drop one."
         )
-    model.requires_grad_(not stage_1)
+    whole_model = not (stage_1 or training_args.lora_enable)
+    model.requires_grad_(False)  # weights in 4 or 8 bits could not even be asked to train
+    if whole_model:
+        model.requires_grad_(True)
     if model_args.freeze_backbone:
         model.model.requires_grad_(False)
     if model_args.vision_tower is not None:
-        model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+        projector_trains = not training_args.freeze_mm_mlp_adapter
+        model.get_model().mm_projector.requires_grad_(projector_trains)
+        newline = getattr(model.get_model(), "image_newline", None)
+        if newline is not None:  # only tiles have rows to end
+            newline.requires_grad_(projector_trains and model.config.image_aspect_ratio == "anyres")
         model.get_vision_tower().requires_grad_(False)
 
 

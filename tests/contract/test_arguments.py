@@ -178,14 +178,30 @@ def test_a_flag_without_effect_says_so(parse, caplog: pytest.LogCaptureFixture):
             "llava_v1, plain, v0, v0.5, v0_plain, v1, v1_mmtag, vicuna_v1.",
         ),
         (
-            "--lora_enable True",
-            "--lora_enable asks for LoRA, which this version does not train: leave the flag out.",
+            "--lora_weight_path there",
+            "--lora_weight_path there starts from an existing adapter, but nothing asks for LoRA: pass "
+            "--lora_enable True too, or leave the path out.",
         ),
         (
-            "--lora_weight_path there",
-            "--lora_weight_path asks for LoRA, which this version does not train: leave the flag out.",
+            "--lora_enable True --tune_mm_mlp_adapter True",
+            "--tune_mm_mlp_adapter True trains the projector alone, and --lora_enable True adapters of the "
+            "language model; drop one.",
         ),
-        ("--bits 4", "--bits 4 asks for a quantized LLM, which this version does not train: pass --bits 16."),
+        (
+            "--lora_enable True --lora_bias some",
+            "--lora_bias some is none of none, all, lora_only; pass one of these.",
+        ),
+        ("--lora_enable True --lora_r 0", "--lora_r 0 is no rank; pass a number from 1 on."),
+        (
+            "--bits 4",
+            "--bits 4 freezes the language model in 4 bits, and nothing would train it: pass --lora_enable "
+            "True too, or leave --bits out.",
+        ),
+        ("--lora_enable True --bits 5", "--bits 5 is none of 4, 8 and 16; pass one of these."),
+        (
+            "--lora_enable True --bits 4 --quant_type int4",
+            "--quant_type int4 is neither nf4 nor fp4; pass one of these.",
+        ),
         (
             "--mpt_attn_impl torch",
             "--mpt_attn_impl torch is for MPT models, which this version does not train: "
