@@ -113,7 +113,7 @@ def join_tiles(
     """
     features = encoded.flatten(0, 1)
     if grid.merge_type == "flat":
-        return features, [count * grid.features for count in tiles]
+        return features, slot_lengths(tiles, image_sizes, grid)
     if max(tiles) > 1 and not wants_tiles(grid.config):
         raise ValueError(
             f"The batch has an image of {max(tiles)} tiles, but tiles join for image_aspect_ratio='anyres' "
@@ -127,6 +127,13 @@ def join_tiles(
         )
     merge = plan_merge(tiles, image_sizes, grid)
     return merge.apply(features, newline if needs_newline(grid.merge_type) else None), merge.lengths
+
+
+def slot_lengths(tiles: Sequence[int], image_sizes: Sequence[Any] | None, grid: TileGrid) -> list[int]:
+    """Image tokens of each slot; arguments and errors of `join_tiles`."""
+    if grid.merge_type == "flat":
+        return [count * grid.features for count in tiles]
+    return plan_merge(tiles, image_sizes, grid).lengths
 
 
 def plan_merge(tiles: Sequence[int], image_sizes: Sequence[Any] | None, grid: TileGrid) -> Merge:

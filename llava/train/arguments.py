@@ -74,12 +74,12 @@ class DataArguments:
     image_folder: str | None = _flag(None, "Folder that the `image` paths of the samples start from.")
     image_aspect_ratio: str = _flag(
         "square",
-        "`pad` fills an image up to a square first; `square` resizes and cuts the centre out; `anyres` cuts it "
-        "into tiles (with --image_grid_pinpoints).",
+        "`pad` fills an image up to a square first; `square` resizes and cuts the centre out; `anyres` cuts "
+        "it into tiles (with --image_grid_pinpoints).",
     )
     image_grid_pinpoints: str | None = _flag(
         None,
-        'Sizes that `anyres` takes the best fitting of, multiples of the tower\'s: "[[336, 672], [672, 336]]".',
+        'Sizes that `anyres` chooses from, in multiples of the tower\'s: "[[336, 672], [672, 336]]".',
     )
     validate_data: bool = _flag(
         False, "Check every sample, images included, before training starts, and report all problems at once."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from llava import conversation as conversation_lib
-from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.train.preprocess import SampleError, check_turns, preprocess, preprocess_multimodal
+from llava.train.sample_images import check_placeholders, image_names, no_image, read_images
 from llava.train.samples import SampleFile
 
 if TYPE_CHECKING:
-    from PIL import Image
     from transformers import PreTrainedTokenizerBase
 
     from llava.train.arguments import DataArguments
@@ -34,8 +33,10 @@ _MOST_SKIPPED_IN_A_ROW = 100
 class LazySupervisedDataset(Dataset[dict[str, Any]]):
     """The samples of `--data_path`, read and tokenized when they are asked for.
 
-    An item is `input_ids` (L,) and `labels` (L,), int64, `id`, and in a multimodal run `image` (3, H, W)
-    float32; a text-only sample there carries zeros, because the model takes one image for every row.
+    An item is `input_ids` (L,) and `labels` (L,), int64, `id`, and in a multimodal run `image` float32 and
+    `image_size` (width, height), lists of these where a sample has several images. An image is (3, H, W), or
+    (tiles, 3, H, W) with `anyres`. A text-only sample there carries zeros, because the model takes an image
+    for every row.
 
     With `on_bad_sample="skip"` the place of a sample that cannot be used is taken by the next usable one of
     its kind (with or without image). That depends on the data alone, so a resumed run sees the same samples,
@@ -113,43 +114,36 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         if not isinstance(entry, dict):
             raise SampleError(f"it is a {type(entry).__name__}; make it {{id, image, conversations}}")
         turns = check_turns(entry.get("conversations"))
-        has_image = "image" in entry
-        if has_image and self.data_args.image_processor is None:
+        names = image_names(entry)
+        if names and self.data_args.image_processor is None:
             raise SampleError("it has an image, but the run has no tower to see it; pass --vision_tower")
-        turns = preprocess_multimodal([turns], self.data_args, self.conversation)[0] if has_image else turns
-        asked = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
-        if asked != has_image:
-            raise SampleError(
-                f"it has {int(has_image)} image and {asked} {DEFAULT_IMAGE_TOKEN} in its turns; "
-                f"write {DEFAULT_IMAGE_TOKEN} once in a sample with an image and nowhere else"
-            )
-        coded = preprocess([turns], self.tokenizer, has_image, self.conversation)
+        if isinstance(
+            entry.get("image"), list
+        ):  # of a single image LLaVA forgives a second `<image>` in a turn
+            check_placeholders(turns, len(names))
+        if names:
+            turns = preprocess_multimodal([turns], self.data_args, self.conversation, len(names))[0]
+        check_placeholders(turns, len(names))
+        coded = preprocess([turns], self.tokenizer, bool(names), self.conversation)
         item = {"input_ids": coded["input_ids"][0], "labels": coded["labels"][0]}
-        self._check_length(item)
-        if has_image:
-            item["image"] = self._image(entry["image"])
-        elif self.data_args.is_multimodal:
-            size = self.data_args.image_processor.crop_size
-            item["image"] = torch.zeros(3, size["height"], size["width"])
+        images = read_images(names, self.data_args) if names else None
+        self._check_length(item, images.tokens if images else [])
+        if self.data_args.is_multimodal:
+            pixels, sizes, _ = images or no_image(self.data_args)
+            alone = len(pixels) == 1
+            item |= {"image": pixels[0] if alone else pixels, "image_size": sizes[0] if alone else sizes}
         return item
 
-    def _check_length(self, item: dict[str, torch.Tensor]) -> None:
+    def _check_length(self, item: dict[str, torch.Tensor], image_tokens: Sequence[int]) -> None:
         limit = self.tokenizer.model_max_length
-        width = 1 + (item["input_ids"] == IMAGE_TOKEN_INDEX) * (self.data_args.image_tokens - 1)
+        width = torch.ones_like(item["input_ids"])
+        width[item["input_ids"] == IMAGE_TOKEN_INDEX] = torch.tensor(image_tokens, dtype=width.dtype)
         places = (width.cumsum(0) - 1)[item["labels"] != IGNORE_INDEX]
         if not (places < limit).any():
             raise SampleError(
                 f"its first answer begins after --model_max_length {limit} tokens, so nothing of it would be "
                 "learned; shorten the sample or raise --model_max_length"
             )
-
-    def _image(self, name: Any) -> torch.Tensor:
-        if not isinstance(name, str):
-            raise SampleError(f"its image is {name!r}; give the path of one image file")
-        from llava.mm_utils import process_images
-
-        image = load_image(Path(self.data_args.image_folder or "") / name)
-        return process_images([image], self.data_args.image_processor, self.data_args)[0]
 
     def _same_kind(self, index: int) -> Iterator[int]:
         kind = self.list_data_dict.has_image[index]
@@ -184,27 +178,6 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
         return str(entry["id"]) if isinstance(entry, dict) and "id" in entry else f"number {index}"
 
 
-def load_image(path: str | Path) -> Image.Image:
-    """An image file as RGB.
-
-    Raises:
-        SampleError: The file is missing, is no image, or is damaged.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    if not Path(path).is_file():
-        raise SampleError(f"its image {path} does not exist; check --image_folder and the sample's `image`")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise SampleError(
-            f"its image {path} is not an image file, whatever its name says; replace it"
-        ) from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise SampleError(f"its image {path} is damaged ({error}); fetch it again") from error
-
-
 @dataclass
 class DataCollatorForSupervisedDataset:
     """Joins items into a batch, padded on the right and cut to the tokenizer's `model_max_length`."""
@@ -219,8 +192,9 @@ class DataCollatorForSupervisedDataset:
 
         Returns:
             `input_ids`, `labels` (B, L) int64; `attention_mask` (B, L) bool, from lengths, so that an `<unk>`
-            in the text counts although it is also the pad token; `images` (B, 3, H, W), or a list where
-            shapes differ; `sample_ids`.
+            in the text counts although it is also the pad token; `sample_ids`. In a multimodal run `images`,
+            all of the batch in order: (N, 3, H, W), or (N, tiles, 3, H, W), or a list where shapes differ;
+            and `image_sizes`, (width, height) of each.
         """
         limit = self.tokenizer.model_max_length
         ids = [item["input_ids"][:limit] for item in instances]
@@ -233,9 +207,15 @@ class DataCollatorForSupervisedDataset:
             "sample_ids": [item.get("id", "") for item in instances],
         }
         if "image" in instances[0]:
-            images = [item["image"] for item in instances]
+            images = [image for item in instances for image in _as_list(item["image"])]
             batch["images"] = torch.stack(images) if len({image.shape for image in images}) == 1 else images
+        if "image_size" in instances[0]:
+            batch["image_sizes"] = [size for item in instances for size in _as_list(item["image_size"])]
         return batch
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def make_supervised_data_module(

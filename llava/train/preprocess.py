@@ -73,16 +73,21 @@ def unfit_end(conversation: Conversation, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def preprocess_multimodal(
-    sources: Sequence[Turns], data_args: Any, conversation: Conversation | None = None
+    sources: Sequence[Turns],
+    data_args: Any,
+    conversation: Conversation | None = None,
+    num_images: int = 1,
 ) -> list[Turns]:
     """Moves `<image>` to the front of its turn, on a line of its own, as LLaVA's weights expect it.
 
-    Several `<image>` in one turn become one. The given turns are left as they are.
+    Several `<image>` in one turn become one. With several images in a sample, each stays where it is spoken
+    of. The given turns are left as they are.
 
     Args:
         sources: The turns of each sample.
         data_args: Its `is_multimodal` and `mm_use_im_start_end` are read.
         conversation: The template; None takes `llava.conversation.default_conversation`.
+        num_images: Of each sample.
 
     Returns:
         The rewritten turns of each sample.
@@ -99,6 +104,8 @@ def preprocess_multimodal(
         text = turn["value"]
         if DEFAULT_IMAGE_TOKEN not in text:
             return turn
+        if num_images > 1:
+            return {**turn, "value": text.replace(DEFAULT_IMAGE_TOKEN, tagged)}
         rest = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
         return {
             **turn,

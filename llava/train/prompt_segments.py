@@ -98,14 +98,15 @@ def mpt_segments(turns: Turns, conversation: Conversation) -> list[Segment]:
 
 
 def plain_segments(turns: Turns, conversation: Conversation) -> list[Segment]:
-    """Stage 1: the image, then the caption and a newline; the question's words are not used."""
+    """Stage 1: the images, then the caption and a newline; the question's words are not used."""
     turns = check_turns(turns)
-    if len(turns) != 2 or DEFAULT_IMAGE_TOKEN not in turns[0]["value"]:
+    images = turns[0]["value"].count(DEFAULT_IMAGE_TOKEN)
+    if len(turns) != 2 or not images:
         raise SampleError(
             "--version plain takes one question with <image> and one caption; "
             "train dialogues with --version v1"
         )
-    return [Segment(DEFAULT_IMAGE_TOKEN, False), Segment(turns[1]["value"] + conversation.sep, True)]
+    return [Segment(DEFAULT_IMAGE_TOKEN * images, False), Segment(turns[1]["value"] + conversation.sep, True)]
 
 
 def single_segments(turns: Turns, conversation: Conversation) -> list[Segment]:

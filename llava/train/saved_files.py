@@ -47,11 +47,13 @@ def get_mm_adapter_state_maybe_zero_3(
 def adapter_state(model: nn.Module, use_im_start_end: bool = False) -> dict[str, Tensor]:
     """What stage 1 trains, under the names of `mm_projector.bin`: `model.mm_projector.0.weight` and so on.
 
+    With tiles that end in a newline (`spatial_unpad`), `model.image_newline` is among them.
+
     Args:
         model: a LLaVA, not wrapped.
         use_im_start_end: the input embeddings were trained too, for `<im_start>` and `<im_end>`.
     """
-    keys = ["mm_projector", "embed_tokens"] if use_im_start_end else ["mm_projector"]
+    keys = ["mm_projector", "image_newline", *(["embed_tokens"] if use_im_start_end else [])]
     return get_mm_adapter_state_maybe_zero_3(model.named_parameters(), keys)
 
 

@@ -208,8 +208,28 @@ def test_a_flag_without_effect_says_so(parse, caplog: pytest.LogCaptureFixture):
             "take a LLaMA or Vicuna checkpoint and leave the flag out.",
         ),
         (
+            "--image_aspect_ratio round",
+            "--image_aspect_ratio round is not one that this version trains: pass `pad`, `square` or `anyres`.",
+        ),
+        (
             "--image_aspect_ratio anyres",
-            "--image_aspect_ratio anyres is not one that this version trains: pass `pad` or `square`.",
+            "image_aspect_ratio is 'anyres', but image_grid_pinpoints, the sizes to take, are missing; "
+            "give them as [[width, height], ...].",
+        ),
+        (
+            "--image_aspect_ratio anyres --image_grid_pinpoints (1x1),(2x2)",
+            "image_grid_pinpoints is '(1x1),(2x2)', which is no list of sizes; write it as "
+            "[[width, height], ...].",
+        ),
+        (
+            "--image_aspect_ratio anyres_max_9 --image_grid_pinpoints [[336,672]]",
+            "image_aspect_ratio is 'anyres_max_9', a variant of LLaVA-NeXT that this version does not have; "
+            "take 'anyres', or a checkpoint of LLaVA v1.5 or v1.6.",
+        ),
+        (
+            "--mm_patch_merge_type spiral",
+            "mm_patch_merge_type is 'spiral', which this version does not have; take one of flat, spatial, "
+            "spatial_unpad.",
         ),
         ("--image_floder x", "The training command has no flag --image_floder: did you mean --image_folder?"),
         ("--xyzzy 1", "The training command has no flag --xyzzy: --help lists the flags."),

@@ -84,8 +84,8 @@ PROBLEMS = {
         "its image {folder}/words.jpg is not an image file, whatever its name says; replace it",
     ),
     "image that is no path": (
-        sample("s4", SEEN, "a ring", image=["good.png", "whole.jpg"]),
-        "its image is ['good.png', 'whole.jpg']; give the path of one image file",
+        sample("s4", SEEN, "a ring", image=7),
+        "its image is 7; give the path of an image file, or a list of such paths",
     ),
     "unknown role": (
         speakers("s5", "user", "assistant"),
@@ -97,18 +97,35 @@ PROBLEMS = {
     ),
     "placeholder without image": (
         sample("s7", SEEN, "a ring"),
-        "it has 0 image and 1 <image> in its turns; "
-        "write <image> once in a sample with an image and nowhere else",
+        "it has 0 images and 1 <image> in its turns; write <image> once for each image and nowhere else",
     ),
     "image without placeholder": (
         sample("s8", "what is it", "a ring", image="good.png"),
-        "it has 1 image and 0 <image> in its turns; "
-        "write <image> once in a sample with an image and nowhere else",
+        "it has 1 image and 0 <image> in its turns; write <image> once for each image and nowhere else",
     ),
     "two placeholders": (
         sample("s9", SEEN, "a ring", SEEN, "a ring", image="good.png"),
-        "it has 1 image and 2 <image> in its turns; "
-        "write <image> once in a sample with an image and nowhere else",
+        "it has 1 image and 2 <image> in its turns; write <image> once for each image and nowhere else",
+    ),
+    "more placeholders than images in a list": (
+        sample("s18", SEEN + SEEN + SEEN, "a ring", image=["good.png", "whole.jpg"]),
+        "it has 2 images and 3 <image> in its turns; write <image> once for each image and nowhere else",
+    ),
+    "more images than placeholders": (
+        sample("s19", SEEN, "a ring", image=["good.png", "whole.jpg"]),
+        "it has 2 images and 1 <image> in its turns; write <image> once for each image and nowhere else",
+    ),
+    "two placeholders for a list of one": (
+        sample("s20", SEEN + SEEN, "a ring", image=["good.png"]),
+        "it has 1 image and 2 <image> in its turns; write <image> once for each image and nowhere else",
+    ),
+    "an empty list of images": (
+        sample("s21", SEEN, "a ring", image=[]),
+        "its image is []; give the path of an image file, or a list of such paths",
+    ),
+    "one image of several is missing": (
+        sample("s22", SEEN, "a ring", SEEN, "a ring", image=["good.png", "gone.png"]),
+        "its image {folder}/gone.png does not exist; check --image_folder and the sample's `image`",
     ),
     "empty answer": (
         sample("s10", "what", "a ring", "what", ""),
