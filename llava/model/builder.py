@@ -107,7 +107,8 @@ def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> An
     if layout.tower is not None:
         config.mm_vision_tower = layout.tower
     if layout.weights != layout.config:
-        config.vocab_size = read_config(layout.weights)["vocab_size"]  # added tokens come after loading
+        # Added tokens come after loading.
+        config.vocab_size = read_config(layout.weights).get("vocab_size", config.vocab_size)
     model, loading = model_class.from_pretrained(
         layout.weights, config=config, output_loading_info=True, **kwargs
     )
@@ -158,8 +159,8 @@ def _refuse_quantising_twice(layout: Layout) -> None:
     if held:
         how = held.get("quant_method", "an unnamed method") if isinstance(held, Mapping) else held
         raise ValueError(
-            f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already ({how}); load it without "
-            "load_4bit and load_8bit, or pass the checkpoint that it was made from."
+            f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already ({how}); load it "
+            "without load_4bit and load_8bit, or pass the checkpoint that it was made from."
         )
 
 

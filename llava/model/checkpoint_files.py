@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +29,8 @@ def find_file(checkpoint: str | os.PathLike[str], name: str, *, local_only: bool
     if os.path.isdir(checkpoint):
         path = os.path.join(checkpoint, name)
         return path if os.path.isfile(path) else None
+    if not _may_be_hub_name(str(checkpoint)):
+        return None
     from transformers.utils import cached_file
 
     return cached_file(
@@ -62,29 +65,67 @@ def read_config(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
         return json.load(file)
 
 
+def list_weight_files(
+    checkpoint: str | os.PathLike[str], prefix: str = "", *, local_only: bool = False
+) -> list[str]:
+    """Paths of the weight files that hold tensors whose name starts with `prefix`; [] for none.
+
+    Raises:
+        FileNotFoundError: the index of a folder names a file that is not there.
+    """
+    path = find_weights(checkpoint, local_only=local_only)
+    if path is None:
+        return []
+    if not path.endswith(".index.json"):
+        return [path]
+    with open(path, encoding="utf-8") as file:
+        shards: dict[str, str] = json.load(file)["weight_map"]
+    names = sorted({shard for key, shard in shards.items() if key.startswith(prefix)})
+    found = {name: find_file(checkpoint, name, local_only=local_only) for name in names}
+    missing = [name for name, shard in found.items() if shard is None]
+    if missing and os.path.isdir(checkpoint):
+        raise FileNotFoundError(
+            f"'{checkpoint}' lacks {len(missing)} of {len(names)} weight files ({', '.join(missing[:3])}), "
+            f"which {os.path.basename(path)} names; copy the whole folder again."
+        )
+    return [shard for shard in found.values() if shard is not None]
+
+
+def check_weight_files(checkpoint: str | os.PathLike[str]) -> None:
+    """Look whether the weight files of a folder are all there and whole, without reading tensors.
+
+    Raises:
+        FileNotFoundError: one is missing.
+        ValueError: one ends too early, as after a torn copy or a full disk.
+    """
+    if not os.path.isdir(checkpoint):  # the hub's client checks what it fetches
+        return
+    for path in list_weight_files(checkpoint):
+        if not _is_whole(path):
+            raise ValueError(
+                f"The weight file '{path}' is torn: it has {os.path.getsize(path)} bytes, fewer than its own "
+                "list of tensors needs; copy it again."
+            )
+
+
 def read_tensors(
     checkpoint: str | os.PathLike[str], prefix: str, *, local_only: bool = False
 ) -> dict[str, Tensor]:
     """Tensors of a checkpoint whose name starts with `prefix`, keyed by the rest of the name; {} for none.
 
     Only the files that hold such tensors are opened; safetensors are read one tensor at a time.
+
+    Raises:
+        FileNotFoundError: the index of a folder names a file that is not there.
     """
-    path = find_weights(checkpoint, local_only=local_only)
-    if path is None:
-        return {}
-    files = [path]
-    if path.endswith(".index.json"):
-        with open(path, encoding="utf-8") as file:
-            shards: dict[str, str] = json.load(file)["weight_map"]
-        names = sorted({shard for key, shard in shards.items() if key.startswith(prefix)})
-        found = [find_file(checkpoint, name, local_only=local_only) for name in names]
-        files = [name for name in found if name is not None]
+    files = list_weight_files(checkpoint, prefix, local_only=local_only)
     return {
-        key.removeprefix(prefix): tensor for file_path in files for key, tensor in _tensors(file_path, prefix)
+        key.removeprefix(prefix): tensor for path in files for key, tensor in iterate_tensors(path, prefix)
     }
 
 
-def _tensors(path: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
+def iterate_tensors(path: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of one weight file, safetensors or torch's, one after the other."""
     if path.endswith(".safetensors"):
         from safetensors import safe_open
 
@@ -95,6 +136,34 @@ def _tensors(path: str, prefix: str) -> Iterator[tuple[str, Tensor]]:
         return
     import torch
 
-    for key, tensor in torch.load(path, map_location="cpu", weights_only=True, mmap=True).items():
+    # Files of before torch 1.6 are no archives, and cannot be mapped.
+    mapped = zipfile.is_zipfile(path)
+    for key, tensor in torch.load(path, map_location="cpu", weights_only=True, mmap=mapped).items():
         if key.startswith(prefix):
             yield key, tensor
+
+
+def _may_be_hub_name(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _is_whole(path: str) -> bool:
+    """Whether the file is as long as its own list of contents says."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = file.read(8)
+        if not path.endswith(".safetensors"):
+            return size > 0 and (start[:2] != b"PK" or zipfile.is_zipfile(path))
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > size - 8:
+            return False
+        header = json.loads(file.read(length))
+    ends = (entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__")
+    return size >= 8 + length + max(ends, default=0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-# the projector is trained, the tower is small, and the output layer decides between near tokens
-NOT_QUANTISED = ("mm_projector", "vision_tower", "lm_head")
+# The projector is trained, the tower is small, and the output layer decides between near tokens. Names count
+# from the start: a bare `mm_projector` would not be found in `model.mm_projector.0`.
+NOT_QUANTISED = ("model.mm_projector", "model.vision_tower", "lm_head")
 BITS = (4, 8)
 
 
