@@ -21,7 +21,7 @@ import torch
 
 from tests.integration.distributed_jobs import REGAP, TRAINING
 from tests.upstream.peer import Peer
-from tests.upstream.recipes import random_projector, stage_flags
+from tests.upstream.recipes import lora_flags, random_projector, stage_flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
@@ -99,6 +99,36 @@ def drive(root: Path, jobs: dict[str, dict[str, Any]], *, processes: int) -> Non
             check=False,
         )
     assert done.returncode == 0, (root / "log.txt").read_text()
+
+
+class LoraRun(NamedTuple):
+    """What a LoRA run of one of the two left, and the names of the weights that it trained."""
+
+    folder: Path
+    losses: list[float]
+    adapted: list[str]
+    beside: list[str]
+
+
+@pytest.fixture(scope="session")
+def lora_runs(
+    packages: dict[str, Callable[..., Any]], tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, LoraRun]:
+    """Stage 2 as LoRA, 20 steps, by both, from one projector and one set of adapters."""
+    root = tmp_path_factory.mktemp("lora")
+    torch.save(random_projector(64, 64), root / "first.bin")
+    made = {}
+    for name in ("upstream", "ours"):
+        folder = root / f"llava-{name}-lora"
+        flags = lora_flags(
+            llama=tiny.llama,
+            clip=tiny.clip,
+            world=tiny.world,
+            projector=root / "first.bin",
+            output_path=folder,
+        )
+        made[name] = LoraRun(folder, **packages[name]("lora_operations.train", argv=flags))
+    return made
 
 
 @pytest.fixture(scope="session")

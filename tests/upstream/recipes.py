@@ -69,6 +69,15 @@ def stage_flags(
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
+def lora_flags(**common: Any) -> list[str]:
+    """Stage 2 with adapters in place of the language model; the arguments are those of `stage_flags`."""
+    lora = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "learning_rate": 3e-3}
+    return [
+        *stage_flags(2, **common),
+        *(word for name, value in lora.items() for word in (f"--{name}", str(value))),
+    ]
+
+
 def random_projector(vision_width: int, width: int) -> dict[str, torch.Tensor]:
     """An `mlp2x_gelu` projector under the names of `mm_projector.bin`, for both to start from."""
     generator = torch.Generator().manual_seed(0)
