@@ -173,7 +173,7 @@ def _mpt(conv: Conversation, turns: Turns) -> str:
 
 
 def _llama_2(conv: Conversation, turns: Turns) -> str:
-    if not turns or turns[0][0] != conv.roles[0] or not turns[0][1]:
+    if turns and (turns[0][0] != conv.roles[0] or not turns[0][1]):
         raise ValueError(
             f"A conversation of this template starts with a message of '{conv.roles[0]}'; found none."
         )

@@ -39,3 +39,16 @@ def make_chatml_tokenizer(folder: Path) -> Path:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "padding_side": "right", **names}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def make_inst_tokenizer(folder: Path, corpus: Path) -> Path:
+    """A LLaMA tokenizer that has seen `[INST]`.
+
+    As in Mistral's own, `[` is one piece with a space or without: LLaVA's label arithmetic leans on that.
+    """
+    from regap_patch.study.tiny import train_tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    seen = folder / "corpus.txt"
+    seen.write_text(Path(corpus).read_text(encoding="utf-8") + 300 * "[INST] [/INST]\n", encoding="utf-8")
+    return train_tokenizer(seen, folder)

@@ -25,6 +25,13 @@ TAGGED = (
     "natural language.The visual content will be provided with the following format: <Image>visual "
     "content</Image>."
 )
+LLAMA_2 = (
+    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being "
+    "safe.  Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or "
+    "illegal content. Please ensure that your responses are socially unbiased and positive in nature.\n\n"
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something not "
+    "correct. If you don't know the answer to a question, please don't share false information."
+)
 TURNS = ("<image>\nWhat is it?", "A cat.", "Sure?", None)
 
 
@@ -51,6 +58,21 @@ def prompt(key, turns=TURNS):
             f"[INST] <<SYS>>\n{SIGHT}\n<</SYS>>\n\n<image>\nWhat is it? [/INST] "
             "A cat. </s><s>[INST] Sure? [/INST]",
         ),
+        (
+            "llama_2",
+            f"[INST] <<SYS>>\n{LLAMA_2}\n<</SYS>>\n\n<image>\nWhat is it? [/INST] "
+            "A cat. </s><s>[INST] Sure? [/INST]",
+        ),
+        (
+            "v0_mmtag",
+            f"{TAGGED}###Human: <image>\nWhat is it?###Assistant: A cat.###Human: Sure?###Assistant:",
+        ),
+        (
+            "mpt",
+            "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. The assistant "
+            "gives helpful and honest answers.<|im_end|><|im_start|>user\n<image>\nWhat is it?<|im_end|>"
+            "<|im_start|>assistant\nA cat.<|im_end|><|im_start|>user\nSure?<|im_end|><|im_start|>assistant\n",
+        ),
         ("mistral_instruct", "[INST] <image>\nWhat is it? [/INST] A cat. </s>[INST] Sure? [/INST]"),
         (
             "chatml_direct",
@@ -68,6 +90,29 @@ def test_prompt(key, expected):
 def test_plain_is_the_caption_between_newlines(key):
     assert prompt(key, ("<image>", None)) == "<image>\n"
     assert prompt(key, ("<image>caption",)) == "<image>caption\n"
+
+
+@pytest.mark.parametrize("key", ["default", "v0"])
+def test_version_0_begins_with_an_example(key):
+    text = prompt(key, ("Hi", None))
+    assert text.startswith(
+        f"{HUMAN}###Human: What are the key differences between renewable and non-renewable "
+    )
+    assert text.count("###") == 4
+    assert text.endswith("economic and social instability.\n###Human: Hi###Assistant:")
+    conversation = conv_templates[key].copy()
+    conversation.append_message("Human", "Hi")
+    conversation.append_message("Assistant", None)
+    assert conversation.to_gradio_chatbot() == [["Hi", None]], "the example is not part of the chat"
+    assert len(conv_templates[key].messages) == 2
+
+
+def test_a_conversation_without_a_system_prompt():
+    conversation = conv_templates["llava_llama_2"].copy()
+    conversation.system = ""
+    conversation.append_message("USER", "Hi")
+    conversation.append_message("ASSISTANT", None)
+    assert conversation.get_prompt() == "[INST] Hi [/INST]"
 
 
 def test_the_default_is_what_published_weights_were_trained_with():

@@ -43,7 +43,9 @@ def said(turns: Turns, index: int, text: str) -> Turns:
     return [(who, text if number == index else old) for number, (who, old) in enumerate(turns)]
 
 
-V1_KINDS: dict[str, tuple[int, Callable[[Random], Turns]]] = {
+Kinds = dict[str, tuple[int, Callable[[Random], Turns]]]
+
+V1_KINDS: Kinds = {
     "single_image": (24, lambda r: with_image(exchange(r, 1))),
     "single_text": (16, lambda r: exchange(r, 1)),
     "multi_image": (40, lambda r: with_image(exchange(r, r.randint(2, 5)))),
@@ -73,7 +75,7 @@ V1_KINDS: dict[str, tuple[int, Callable[[Random], Turns]]] = {
     "longer_than_allowed": (3, lambda r: exchange(r, 40)),
 }  # fmt: skip
 
-PLAIN_KINDS: dict[str, tuple[int, Callable[[Random], Turns]]] = {
+PLAIN_KINDS: Kinds = {
     "caption": (30, lambda r: [("human", "<image>"), ("gpt", words(r, 2, 20))]),
     "instruction": (8, lambda r: [("human", f"{words(r)}\n<image>"), ("gpt", words(r, 2, 20))]),
     "unicode": (12, lambda r: [("human", "<image>"), ("gpt", words(r, 2, 12, UNICODE))]),
@@ -83,7 +85,34 @@ PLAIN_KINDS: dict[str, tuple[int, Callable[[Random], Turns]]] = {
     "leading_newline": (4, lambda r: [("human", "<image>"), ("gpt", "\n" + words(r))]),
     "eos_in_caption": (3, lambda r: [("human", "<image>"), ("gpt", f"{words(r)}</s>{words(r)}")]),
 }
-KINDS = {"v1": V1_KINDS, "plain": PLAIN_KINDS}
+
+
+def dialogue_kinds(end: str, marker: str, division: int = 2) -> Kinds:
+    """The kinds of `v1`, fewer of each, for a template with another end of an answer and another marker."""
+    kinds = V1_KINDS | {
+        "eos_in_question": (4, lambda r: said(with_image(exchange(r, 2)), 2, f"{words(r)}{end}{words(r)}")),
+        "marker_in_answer": (3, lambda r: said(with_image(exchange(r, 2)), 1, f"{words(r)}{marker}red")),
+    }
+    return {kind: (max(1, count // division), make) for kind, (count, make) in kinds.items()}
+
+
+_LLAMA = dialogue_kinds("</s>", " [/INST] ")
+_CHATML = dialogue_kinds("<|im_end|>", "<|im_end|><|im_start|>assistant\n")
+_V0 = dialogue_kinds("###", "\n### Assistant: ")
+KINDS = {
+    "v1": V1_KINDS,
+    "plain": PLAIN_KINDS,
+    "llava_v1": dialogue_kinds("</s>", " ASSISTANT: ", 4),
+    "v1_mmtag": dialogue_kinds("</s>", " ASSISTANT: "),
+    "llama_2": _LLAMA,
+    "llava_llama_2": dialogue_kinds("</s>", " [/INST] ", 4),
+    "mistral_instruct": _LLAMA,
+    "chatml_direct": _CHATML,
+    "mpt": _CHATML,
+    "default": dialogue_kinds("###", "\n### Assistant: ", 4),
+    "llava_v0": _V0,
+    "v0_mmtag": _V0,
+}
 
 
 def make_samples(version: str, image: str, seed: int = 0) -> list[dict[str, Any]]:
