@@ -21,6 +21,7 @@ def answer_batch(
     images: Sequence[Sequence[Image]] | None = None,
     *,
     temperature: float = 0.0,
+    top_p: float | None = None,
     max_new_tokens: int = 128,
     **generation: Any,
 ) -> list[str]:
@@ -33,8 +34,9 @@ def answer_batch(
         prompts: whole prompts (`Conversation.get_prompt()`), one `<image>` for each picture.
         images: RGB pictures of each prompt; an empty list for one without any, None if none has any.
         temperature: 0 for the likeliest answer, else of sampling.
+        top_p: sample from the likeliest tokens of this total probability; without a meaning at temperature 0.
         max_new_tokens: length of the longest answer, in tokens.
-        generation: everything else that transformers' `generate` takes (`top_p`, `num_beams`, `stop_strings`,
+        generation: everything else that transformers' `generate` takes (`num_beams`, `stop_strings`,
             `streamer`, ...); None leaves a setting at its default.
 
     Returns:
@@ -46,7 +48,8 @@ def answer_batch(
     pictures = [[] for _ in prompts] if images is None else [list(row) for row in images]
     check_images(prompts, pictures)
     slots, sizes = image_slots(pictures, image_processor, model)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    if temperature > 0:
+        generation |= {"temperature": temperature, "top_p": top_p}
     generation = {name: value for name, value in generation.items() if value is not None}
     if "stop_strings" in generation:
         generation["tokenizer"] = tokenizer
@@ -54,8 +57,8 @@ def answer_batch(
         [tokenizer_image_token(prompt, tokenizer, return_tensors="pt") for prompt in prompts],
         images=slots,
         image_sizes=sizes,
+        do_sample=temperature > 0,
         max_new_tokens=max_new_tokens,
-        **sampling,
         **generation,
     )
     answers = tokenizer.batch_decode(output, skip_special_tokens=True)

@@ -18,13 +18,8 @@ def eval_model(args: Any) -> str:
     import torch
 
     from llava.conversation import template_for
-    from llava.mm_utils import (
-        get_model_name_from_path,
-        load_image,
-        place_images,
-        process_images,
-        tokenizer_image_token,
-    )
+    from llava.eval.answering import answer_batch
+    from llava.mm_utils import get_model_name_from_path, load_image, place_images
     from llava.model.builder import load_pretrained_model
 
     device = getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,20 +37,17 @@ def eval_model(args: Any) -> str:
     query = place_images(args.query, len(pictures), getattr(model.config, "mm_use_im_start_end", False))
     conversation.append_message(conversation.roles[0], query)
     conversation.append_message(conversation.roles[1], None)
-    input_ids = tokenizer_image_token(conversation.get_prompt(), tokenizer, return_tensors="pt")
-    images = process_images(pictures, image_processor, model.config)
-    sampling = {"temperature": args.temperature, "top_p": args.top_p} if args.temperature > 0 else {}
-    output = model.generate(
-        input_ids.unsqueeze(0),
-        images=images.to(model.device, model.dtype),
-        image_sizes=[picture.size for picture in pictures],
-        do_sample=args.temperature > 0,
+    (answer,) = answer_batch(
+        model,
+        tokenizer,
+        image_processor,
+        [conversation.get_prompt()],
+        [pictures],
+        temperature=args.temperature,
+        top_p=args.top_p,
         num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
-        use_cache=True,
-        **sampling,
     )
-    answer = tokenizer.batch_decode(output, skip_special_tokens=True)[0].strip()
     print(answer)
     return answer
 

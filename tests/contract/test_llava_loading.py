@@ -348,3 +348,45 @@ def test_a_talk_in_the_terminal(llava_folder, tmp_path, capsys, monkeypatch):
     assert shown[1]["prompt"].endswith(
         f"USER: <image>\nWhat is it? ASSISTANT: {answers[0]}</s>USER: Sure? ASSISTANT: {answers[1]}</s>"
     )
+
+
+def test_a_talk_about_several_pictures_some_of_them_shown_later(llava_folder, tmp_path, capsys, monkeypatch):
+    """Each picture is where it was shown; a wrong line costs the conversation nothing."""
+    from llava.serve import cli
+
+    files = []
+    for colour in ("red", "green", "blue"):
+        files.append(str(tmp_path / f"{colour}.png"))
+        Image.new("RGB", (80, 40), colour).save(files[-1])
+    red, green, blue = files
+    lines = iter(
+        [
+            "<image-placeholder> or <image-placeholder>?",
+            f"/image {blue}, gone.png",
+            f"/image {blue}",
+            "<image-placeholder> and <image-placeholder>?",
+            "And this?",
+            "",
+        ]
+    )
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+    seen = []
+    answer = cli.Chat.say
+    monkeypatch.setattr(
+        cli.Chat,
+        "say",
+        lambda chat, *said, **how: (answer(chat, *said, **how), seen.append(chat.pictures))[0],
+    )
+    flags = ["--model-path", str(llava_folder), "--image-file", f"{red},{green}", "--conv-mode", "v1"]
+    cli.main(cli.parser().parse_args([*flags, "--temperature", "0", "--max-new-tokens", "4", "--debug"]))
+    out = capsys.readouterr().out
+    assert "The picture 'gone.png' does not exist" in out
+    assert "has 4 <image> and 3 pictures; write <image> once for each picture." in out
+    prompts = [eval(line)["prompt"] for line in out.splitlines() if line.strip().startswith("{")]
+    assert len(prompts) == 2
+    assert "USER: <image> or <image>? ASSISTANT:" in prompts[0]
+    assert "</s>USER: <image>\nAnd this? ASSISTANT:" in prompts[1]
+    assert [[p.getpixel((0, 0)) for p in pictures] for pictures in seen] == [
+        [(255, 0, 0), (0, 128, 0)],
+        [(255, 0, 0), (0, 128, 0), (0, 0, 255)],
+    ]
