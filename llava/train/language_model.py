@@ -78,8 +78,8 @@ def load_tokenizer(
     end = unfit_end(conversation.default_conversation, tokenizer)
     if end is not None:
         logger.warning(
-            "--version %s ends every answer with '%s', which is no token of its own in the tokenizer of %s, so "
-            "the model may not learn to stop; pass the --version that this language model was trained with.",
+            "--version %s ends every answer with '%s', which is no token of its own in the tokenizer of %s, "
+            "so the model may not learn to stop; pass the --version that the language model was trained with.",
             model_args.version,
             end,
             model_args.model_name_or_path,

@@ -29,8 +29,8 @@ LLAMA_2 = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while being "
     "safe.  Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or "
     "illegal content. Please ensure that your responses are socially unbiased and positive in nature.\n\n"
-    "If a question does not make any sense, or is not factually coherent, explain why instead of answering something not "
-    "correct. If you don't know the answer to a question, please don't share false information."
+    "If a question does not make any sense, or is not factually coherent, explain why instead of answering "
+    "something not correct. If you don't know the answer to a question, please don't share false information."
 )
 TURNS = ("<image>\nWhat is it?", "A cat.", "Sure?", None)
 
