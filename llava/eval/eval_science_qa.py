@@ -22,7 +22,7 @@ def parse_letter(text: str, options: Sequence[str]) -> str:
 
     An answer is a letter, starts with a letter and `. `, or says `The answer is X.` exactly once.
     """
-    if text in options:
+    if text in tuple(options):
         return text
     if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
         return text[0]
