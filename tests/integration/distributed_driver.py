@@ -33,7 +33,7 @@ def forget_the_end(output_dir: Path) -> None:
     if dist.get_rank() == 0:
         shutil.copytree(output_dir, output_dir.with_name(f"{output_dir.name}-in-one-go"))
         shutil.rmtree(list_checkpoints(output_dir)[-1])
-        for result in ("mm_projector.bin", "model.safetensors"):
+        for result in ("mm_projector.bin", "model.safetensors", "adapter_config.json"):
             (output_dir / result).unlink(missing_ok=True)
     dist.barrier()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.integration.mini_run import flags
+from tests.integration.mini_run import LORA, flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
@@ -110,12 +110,17 @@ DATA = {"even": even_data, "mixed": mixed_data}
 BF16 = {"max_steps": SAMPLES // STEP, "bf16": True, "gradient_checkpointing": True}
 GRADIENT = "--regap_calibration_steps 4 --regap_calibration gradient"
 STILL = {"max_steps": 6, "learning_rate": 0.0, "image_aspect_ratio": "pad"}
+STILL_LORA = LORA | {"lora_dropout": 0.0}  # what dropout draws depends on the split
 # Without the launcher, and resumed: LLaVA alone.
 TRAINING = {
     "ddp": Job(ours=None, resume=True, changes=PLAIN),
     "zero2": Job(ours=None, resume=True, changes=PLAIN, zero=2),
     "zero3": Job(ours=None, resume=True, changes=PLAIN, zero=3),
     "zero3-stage2": Job(ours=None, resume=True, changes=PLAIN, zero=3, stage=2),
+    **{
+        f"{kind}-lora": Job(ours=None, resume=True, changes=PLAIN | STILL_LORA, zero=zero, stage=2)
+        for kind, zero in {"ddp": 0, "zero2": 2, "zero3": 3}.items()
+    },
 }
 # Through the launcher; the part before the dash names the run of one process to compare with.
 REGAP = {
@@ -132,7 +137,15 @@ REGAP = {
 }
 # What one process needs to be asked beside the eight at once.
 SPLITS = {"8x1": (8, 1), "4x2": (4, 2), "1x8": (1, 8)}
-CORE = {"ragged-ddp", "ragged-zero2", "ragged-zero3", "mixed-zero3", "even-ddp", "still-ddp", "bf16-zero3"}
+CORE = {
+    "ragged-ddp",
+    "ragged-zero2",
+    "ragged-zero3",
+    "mixed-zero3",
+    "even-ddp",
+    "still-ddp",
+    "bf16-zero3",
+} | (TRAINING.keys() - {"ddp-lora", "zero2-lora"})
 
 
 def each(jobs: dict[str, Job], *kinds: str) -> list[Any]:
@@ -140,8 +153,7 @@ def each(jobs: dict[str, Job], *kinds: str) -> list[Any]:
     return [
         pytest.param(
             name,
-            marks=[needs_compiler] * bool(job.zero)
-            + [pytest.mark.full] * (name in REGAP and name not in CORE),
+            marks=[needs_compiler] * bool(job.zero) + [pytest.mark.full] * (name not in CORE),
         )
         for name, job in jobs.items()
         if not kinds or name.split("-")[0] in kinds

@@ -25,6 +25,7 @@ STAGES = {
         "mm_projector_lr": 2e-3,
     },
 }
+LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8}  # of stage 2
 
 
 def flags(tiny: TinyAssets, stage: int, output_dir: Path, **changes: Any) -> list[str]:
@@ -56,11 +57,14 @@ def flags(tiny: TinyAssets, stage: int, output_dir: Path, **changes: Any) -> lis
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a final folder of either stage."""
+    """The tensors of a final folder of either stage, or of LoRA."""
     if (folder / "mm_projector.bin").is_file():
         return torch.load(folder / "mm_projector.bin", weights_only=True)
     from safetensors.torch import load_file
 
+    if (folder / "adapter_config.json").is_file():
+        beside = torch.load(folder / "non_lora_trainables.bin", weights_only=True)
+        return load_file(folder / "adapter_model.safetensors") | beside
     return load_file(folder / "model.safetensors")
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tests.integration.killed_run import run_module
-from tests.integration.mini_run import digest, flags, losses
+from tests.integration.mini_run import LORA, digest, flags, losses
 
 STEPS, SAVE_EVERY = 13, 3  # an epoch has 8 steps: checkpoints lie within the first, and within the second
 
 
-def command_line(tiny, stage: int, output_dir: Path) -> list[str]:
+def command_line(tiny, stage: int, changes: dict, output_dir: Path) -> list[str]:
     return flags(
         tiny,
         stage,
@@ -26,6 +26,7 @@ def command_line(tiny, stage: int, output_dir: Path) -> list[str]:
         save_steps=SAVE_EVERY,
         save_total_limit=2,
         group_by_modality_length=True,
+        **changes,
     )
 
 
@@ -33,8 +34,16 @@ def checkpoints(output_dir: Path) -> set[str]:
     return {path.name for path in output_dir.iterdir() if "checkpoint" in path.name}
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, monkeypatch):
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [
+        pytest.param(1, {}, id="1"),
+        pytest.param(2, {}, id="2"),
+        pytest.param(2, LORA, id="lora"),
+        pytest.param(2, LORA | {"bits": 4}, id="qlora", marks=pytest.mark.full),
+    ],
+)
+def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, changes: dict, monkeypatch):
     from llava.train.train import train
 
     monkeypatch.chdir(tmp_path)  # the same line means the same --output_dir
@@ -42,7 +51,7 @@ def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, m
     killed_step = draw.choice([step for step in range(SAVE_EVERY + 1, 9) if step % SAVE_EVERY])
     killed_save = draw.choice([9, 12])
     folder = Path("killed")
-    line = ["llava.train.train", *command_line(tiny, stage, folder)]
+    line = ["llava.train.train", *command_line(tiny, stage, changes, folder)]
 
     run_module(line, f"step:{killed_step}")
     last = killed_step - killed_step % SAVE_EVERY
@@ -65,7 +74,7 @@ def test_killed_run_ends_like_one_left_alone(tiny, tmp_path: Path, stage: int, m
 
     torch.set_num_threads(1)
     alone = Path("alone")
-    train(argv=command_line(tiny, stage, alone))
+    train(argv=command_line(tiny, stage, changes, alone))
     assert losses(folder) == losses(alone)
     assert len(losses(alone)) == STEPS
     assert digest(folder) == digest(alone)
