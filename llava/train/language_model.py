@@ -79,7 +79,7 @@ def load_tokenizer(
     if end is not None:
         logger.warning(
             "--version %s ends every answer with '%s', which is no token of its own in the tokenizer of %s, "
-            "so the model may not learn to stop; pass the --version that the language model was trained with.",
+            "so the model may not learn to stop; pass the --version that this model was trained with.",
             model_args.version,
             end,
             model_args.model_name_or_path,
