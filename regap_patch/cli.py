@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from regap_patch.commands.gap import add_gap
+from regap_patch.commands.mir import add_mir
 from regap_patch.errors import ReGapError
 from regap_patch.version import __version__
 
@@ -88,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="steps at a time, one thread each (0: two, if there are two cores)",
     )
     quickstart.set_defaults(run=_quickstart)
+
+    add_gap(commands)
+    add_mir(commands)
 
     plot = commands.add_parser(
         "plot", help="losses, gap, norms and cosine against steps, of one run or several in one figure"

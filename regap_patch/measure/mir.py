@@ -27,6 +27,7 @@ from regap_patch.measure.projection import Projection, project
 from regap_patch.measure.streaming import stream_terms
 
 AUTO, LAYER_MAJOR, STREAMING = "auto", "layer_major", "streaming"
+GROUPS, CHEAP_WIDTH = 10, 1024
 Progress = Callable[[str, int, int], None]  # what, how many are done, of how many
 
 
@@ -36,14 +37,15 @@ class MirSettings:
 
     Attributes:
         sizes: also take MIR over the first so many pairs; each at least 2.
-        groups: of pairs for the jackknife's bias correction; 0 for none.
+        groups: of pairs for the jackknife's bias correction; 0 for none, None for 10 up to width 1024, where
+            they cost little, and none beyond.
         evaluation: `layer_major`, `streaming`, or `auto`: streaming where layers cannot be called alone.
         offload: bring one layer's weights at a time to this device; the model stays where it is.
         project_layers: layers (0 to K, negative from the end) of which a flat picture is taken.
     """
 
     sizes: tuple[int, ...] = ()
-    groups: int = 0
+    groups: int | None = None
     evaluation: str = AUTO
     offload: torch.device | str | None = None
     project_layers: tuple[int, ...] = ()
@@ -83,7 +85,7 @@ class _Run:
     pairs: Sequence[Mapping[str, Any]]
     names: Sequence[str]
     sizes: Sequence[int]
-    groups: int
+    groups: int | None
     shown: Sequence[int]
     device: torch.device | None
     progress: Progress
@@ -184,6 +186,8 @@ def _layer_by_layer(
     run: _Run, samples: Sequence[Sample], tail: Sequence[nn.Module]
 ) -> tuple[dict[int, MirResult], list[Projection]]:
     terms: dict[int, list[LayerTerm]] = {size: [] for size in run.sizes}
+    cheap = GROUPS if samples[0].call.hidden.shape[-1] <= CHEAP_WIDTH else 0
+    groups = min(cheap if run.groups is None else run.groups, len(samples))
     pictures: list[Projection] = []
     depth = len(run.decoder.layers)
     states = states_by_layer(run.decoder, samples, tail, run.ledger, run.device)
@@ -199,14 +203,13 @@ def _layer_by_layer(
         run.ledger.take(copied)
         for size in run.sizes:
             first = range(size)
-            groups = min(run.groups, size) if size == len(samples) else 0
-            terms[size].append(
-                layer_term(image.choose(first), text.choose(first), errors=True, groups=groups)
-            )
+            taken = groups if size == len(samples) else 0
+            clouds = image.choose(first), text.choose(first)
+            terms[size].append(layer_term(*clouds, errors=True, groups=taken))
         if layer in run.shown:
             pictures.append(project(layer, image.samples, text.samples))
         run.ledger.take(-copied)
-        del image, text
+        del image, text, clouds
     run.progress("layers", depth + 1, depth + 1)
     return {size: combine(found[1:], layer_zero=found[0]) for size, found in terms.items()}, pictures
 

@@ -116,7 +116,7 @@ def gap_of_checkpoints(
     return _each(paths, chosen, output_path, options, GAP_SCHEMA, {"options": asdict(options)}, measure, say)
 
 
-def _each(  # noqa: PLR0913  (private; the two callers above name everything)
+def _each(
     paths: Sequence[str],
     chosen: PairSet,
     output_path: Path,
@@ -158,8 +158,8 @@ def _that_see(paths: Sequence[str], say: Say) -> list[str]:
             seeing.append(path)
     if not seeing:
         raise MeasureError(
-            f"None of the {len(paths)} paths is a vision-language checkpoint: name folders with a config.json "
-            f"of one."
+            f"None of the {len(paths)} paths is a vision-language checkpoint: name folders with a "
+            f"config.json of one."
         )
     return seeing
 
