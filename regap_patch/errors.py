@@ -12,6 +12,10 @@ ReGapError
 ├── LaunchError (RuntimeError)       `python -m regap_patch.run` got nothing that it can patch
 ├── RowsError (ValueError)            rows that no distance can be taken of
 ├── MeasureError (RuntimeError)      pairs, states or files from which no gap can be measured
+├── RecordsError (ValueError)        a file of samples, answers or verdicts that is torn or another run's
+├── BenchmarkError (RuntimeError)    a data set that is not there, or not what its adapter knows
+├── EvaluationError (RuntimeError)   an evaluation that cannot start or go on
+├── JudgeError (RuntimeError)        a judge that is not there, or that these answers do not suit
 ├── ReportError (RuntimeError)       files that no table or figure can be made from
 └── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
 ```
@@ -71,6 +75,22 @@ class RowsError(ReGapError, ValueError):
 
 class MeasureError(ReGapError, RuntimeError):
     """Pairs, hidden states or files from which no gap can be measured, or two that cannot be compared."""
+
+
+class RecordsError(ReGapError, ValueError):
+    """A file of samples, answers or verdicts that cannot be read, or that another run wrote."""
+
+
+class BenchmarkError(ReGapError, RuntimeError):
+    """A data set that is not there, or not what its adapter knows: other counts, columns or files."""
+
+
+class EvaluationError(ReGapError, RuntimeError):
+    """An evaluation that cannot start or go on: no such target, another run's folder, other weights."""
+
+
+class JudgeError(ReGapError, RuntimeError):
+    """A judge that is not there, or settings that it does not take."""
 
 
 class ReportError(ReGapError, RuntimeError):
