@@ -1,0 +1,142 @@
+"""Cluster bootstrap: whole clusters are drawn, because items within one are not independent.
+
+A rate depends on a cluster by its numerator and denominator alone, and few such pairs occur. So it is drawn
+how often each *kind* of cluster comes up (multinomial), which is the same distribution as drawing clusters one
+by one, at the cost of kinds instead of clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+from regap_patch.errors import ReportError
+from regap_patch.report.proportions import LEVEL, Interval
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+RESAMPLES = 10_000
+_DRAWN_AT_ONCE = 4_000_000  # counts, 8 bytes each
+
+Clusters = Sequence[tuple[float, float]]  # (sum of values, number of items) of each cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """What resampling says about a rate.
+
+    Attributes:
+        percentile: quantiles of the resampled rates.
+        bca: corrected for bias and acceleration (Efron 1987); None where the resamples do not vary, or where
+            the rate is a mean over several strata.
+        stderr: standard deviation of the resampled rates.
+        clusters: number of clusters.
+        resamples: number of resamples.
+    """
+
+    percentile: Interval
+    bca: Interval | None
+    stderr: float
+    clusters: int
+    resamples: int
+
+
+def bootstrap(
+    strata: Sequence[Clusters], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+) -> Bootstrapped:
+    """Interval of the mean over strata of (sum of values / number of items).
+
+    Args:
+        strata: one for a plain (micro) rate, one a scenario for a macro rate; drawn within each.
+        seed: of the draws.
+        resamples: how many.
+        level: of the intervals.
+
+    Raises:
+        ReportError: a stratum without an item.
+    """
+    import numpy as np
+
+    if not strata or any(not sum(items for _, items in stratum) for stratum in strata):
+        raise ReportError("A bootstrap over no items was asked for: score a run that has some.")
+    generator = np.random.default_rng(seed)
+    drawn = np.mean([_resampled(_kinds(stratum), generator, resamples) for stratum in strata], axis=0)
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    bca = None
+    if len(strata) == 1:
+        values, items = np.asarray(strata[0], dtype=float).T
+        leave_one_out = _leave_one_out(values, items)
+        if leave_one_out is not None:
+            bca = bca_interval(drawn, values.sum() / items.sum(), leave_one_out, level)
+    return Bootstrapped(
+        Interval(float(low), float(high)),
+        bca,
+        float(drawn.std(ddof=1)),
+        sum(len(stratum) for stratum in strata),
+        resamples,
+    )
+
+
+def bca_interval(drawn: Floats, value: float, leave_one_out: Floats, level: float = LEVEL) -> Interval | None:
+    """The BCa interval of a statistic.
+
+    Args:
+        drawn: (R,) its resampled values.
+        value: its value.
+        leave_one_out: (C,) its values without each of the clusters.
+        level: of the interval.
+
+    Returns:
+        None where the resamples or the leave-one-out values do not vary.
+    """
+    import numpy as np
+
+    below = (np.count_nonzero(drawn < value) + np.count_nonzero(drawn <= value)) / (2 * len(drawn))
+    pulls = leave_one_out.mean() - leave_one_out
+    spread = float((pulls**2).sum())
+    if not 0.0 < below < 1.0 or spread == 0.0:
+        return None
+    acceleration = float((pulls**3).sum()) / (6 * spread**1.5)
+    normal = NormalDist()
+    bias = normal.inv_cdf(float(below))
+    ends = []
+    for tail in ((1 - level) / 2, (1 + level) / 2):
+        shifted = bias + normal.inv_cdf(tail)
+        ends.append(normal.cdf(bias + shifted / (1 - acceleration * shifted)))
+    low, high = np.quantile(drawn, ends)
+    return Interval(float(low), float(high))
+
+
+def _kinds(clusters: Clusters) -> tuple[Floats, Floats, Any]:
+    import numpy as np
+
+    kinds, counts = np.unique(np.asarray(clusters, dtype=float), axis=0, return_counts=True)
+    return kinds[:, 0], kinds[:, 1], counts
+
+
+def _resampled(kinds: tuple[Floats, Floats, Any], generator: np.random.Generator, resamples: int) -> Floats:
+    import numpy as np
+
+    values, items, counts = kinds
+    total = int(counts.sum())
+    rows = max(1, _DRAWN_AT_ONCE // len(counts))
+    parts = []
+    for start in range(0, resamples, rows):
+        drawn = generator.multinomial(total, counts / total, size=min(rows, resamples - start))
+        parts.append((drawn @ values) / (drawn @ items))
+    return np.concatenate(parts)
+
+
+def _leave_one_out(values: Floats, items: Floats) -> Floats | None:
+    rest = items.sum() - items
+    if not (rest > 0).all():
+        return None
+    without: Floats = (values.sum() - values) / rest
+    return without
