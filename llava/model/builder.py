@@ -62,7 +62,12 @@ def load_pretrained_model(
     kwargs["dtype"] = torch.float16 if asked is None else asked
     kwargs = {"device_map": device_map if device == "cuda" else {"": device}, **kwargs}
     if load_8bit or load_4bit:
-        _refuse_quantising_twice(layout)
+        if layout.quantised_by is not None:
+            raise ValueError(
+                f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already "
+                f"({layout.quantised_by}); load it without load_4bit and load_8bit, or pass the checkpoint "
+                "that it was made from."
+            )
         kwargs["quantization_config"] = quantization_config(4 if load_4bit else 8, kwargs["dtype"])
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
@@ -151,16 +156,6 @@ def _refuse_missing_weights(missing: set[str], tensors: Mapping[str, Any], layou
         raise ValueError(
             f"The weights in '{layout.weights}'{beside} lack {len(lost)} tensors of the model that "
             f"'{layout.config}' describes ({', '.join(lost[:3])}); pass the folder of a completed run."
-        )
-
-
-def _refuse_quantising_twice(layout: Layout) -> None:
-    held = read_config(layout.weights).get("quantization_config")
-    if held:
-        how = held.get("quant_method", "an unnamed method") if isinstance(held, Mapping) else held
-        raise ValueError(
-            f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already ({how}); load it "
-            "without load_4bit and load_8bit, or pass the checkpoint that it was made from."
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -126,21 +127,24 @@ def read_tensors(
 
 def iterate_tensors(path: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of one weight file, safetensors or torch's, one after the other."""
+    for key, read in open_tensors(path).items():
+        if key.startswith(prefix):
+            yield key, read()
+
+
+def open_tensors(path: str) -> dict[str, Callable[[], Tensor]]:
+    """What reads each tensor of one weight file, by name; memory is taken when it is called."""
     if path.endswith(".safetensors"):
         from safetensors import safe_open
 
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                if key.startswith(prefix):
-                    yield key, file.get_tensor(key)
-        return
+        file = safe_open(path, framework="pt")
+        return {key: partial(file.get_tensor, key) for key in file.keys()}  # noqa: SIM118 - not a dict
     import torch
 
     # Files of before torch 1.6 are no archives, and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
-    for key, tensor in torch.load(path, map_location="cpu", weights_only=True, mmap=mapped).items():
-        if key.startswith(prefix):
-            yield key, tensor
+    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    return {key: partial(tensors.__getitem__, key) for key in tensors}
 
 
 def _may_be_hub_name(name: str) -> bool:
