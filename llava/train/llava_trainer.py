@@ -181,16 +181,21 @@ class LLaVATrainer(Trainer):
         if not self.trains_a_part:
             super().save_model(output_dir, _internal_call)
             return
-        state = self._part_state()
+        state = self.part_state(self.model)
         if self.args.should_save:
             self._save(output_dir, state_dict=state)
 
-    def _part_state(self) -> dict[str, Any]:
+    def part_state(self, model: Any) -> dict[str, Any]:
+        """What `_save` writes of a part: whole tensors on the CPU. Under ZeRO-3 every process calls.
+
+        Args:
+            model: this run's, or stand-ins for its parameters under their names.
+        """
         if self.trains_adapters:
             bias = self.model.peft_config["default"].bias
             added = getattr(self.args, "added_tokens", False)
-            return lora_files.trained_state(self.model.named_parameters(), bias, with_embeddings=added)
-        return saved_files.adapter_state(self.model, getattr(self.args, "use_im_start_end", False))
+            return lora_files.trained_state(model.named_parameters(), bias, with_embeddings=added)
+        return saved_files.adapter_state(model, getattr(self.args, "use_im_start_end", False))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -202,7 +207,7 @@ class LLaVATrainer(Trainer):
                 torch.save(state_dict, aside / saved_files.PROJECTOR_FILE)
                 model.config.save_pretrained(aside)
             elif self.trains_adapters:
-                lora_files.write_adapter(model, aside, state_dict or self._part_state())
+                lora_files.write_adapter(model, aside, state_dict or self.part_state(model))
                 saved_files.write_tokenizer(self.processing_class, aside)
             else:
                 model.save_pretrained(aside, state_dict=state_dict)

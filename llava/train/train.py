@@ -97,6 +97,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
 
     from llava.train.data import make_supervised_data_module
     from llava.train.llava_trainer import LLaVATrainer
+    from llava.train.memory_report import announce_memory
+    from llava.train.save_rehearsal import rehearse_save
 
     trainer = LLaVATrainer(
         model=model,
@@ -105,6 +107,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
         fingerprint=fingerprint,
         **make_supervised_data_module(tokenizer, data_args),
     )
+    announce_memory(trainer)
+    rehearse_save(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     safe_save_model_for_hf_trainer(trainer, training_args.output_dir)
