@@ -163,7 +163,7 @@ def test_a_projector_file_that_is_none(tiny, tmp_path):
 
 
 def test_unknown_towers_and_projectors(tiny):
-    with pytest.raises(ValueError, match="neither a folder here nor a known CLIP on the hub"):
+    with pytest.raises(ValueError, match="neither a folder here nor a known CLIP or SigLIP on the hub"):
         make_model(tiny, vision_tower="no/such-tower")
     with pytest.raises(ValueError, match="The projector type 'mlp0x_gelu' is unknown"):
         make_model(tiny, mm_projector_type="mlp0x_gelu")
