@@ -93,10 +93,14 @@ def _cholesky(covariance: Tensor) -> tuple[Tensor, float]:
 
 
 def _sandwich(lower: Tensor, covariance: Tensor) -> Tensor:
-    """L' S L for lower triangular L, its lower triangle only: 4/3 D^3 operations instead of 4 D^3."""
+    """L' S L for lower triangular L, its lower triangle only: 4/3 D^3 operations instead of 4 D^3.
+
+    All is laid out in columns, as LAPACK gave L and will read the product: another layout costs it a copy.
+    """
+    upper = lower.t()
     product = torch.zeros_like(covariance)
-    for start in range(0, len(lower), STRIP):
+    for start in range(0, len(upper), STRIP):
         stop = start + STRIP
-        right = covariance[start:, start:] @ lower[start:, start:stop]
-        product[start:, start:stop] = lower[start:, start:].t() @ right
-    return product
+        left = upper[start:stop, start:] @ covariance[start:, start:]
+        product[start:stop, start:] = left @ upper[start:, start:].t()
+    return product.t()
