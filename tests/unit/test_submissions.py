@@ -10,12 +10,11 @@ from pathlib import Path
 from random import Random
 from types import ModuleType
 
-import generated_answers
-import published_scores
 import pytest
 
 from llava.eval import eval_mme
 from llava.eval.command_line import InputError
+from tests.unit import generated_answers, published_scores
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 COUNT = 200
