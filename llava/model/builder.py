@@ -112,8 +112,7 @@ def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> An
     if layout.tower is not None:
         config.mm_vision_tower = layout.tower
     if layout.weights != layout.config:
-        # Added tokens come after loading.
-        config.vocab_size = read_config(layout.weights).get("vocab_size", config.vocab_size)
+        _describe_weights(config, read_config(layout.weights))
     model, loading = model_class.from_pretrained(
         layout.weights, config=config, output_loading_info=True, **kwargs
     )
@@ -135,6 +134,15 @@ def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> An
         model = apply_lora(model, layout.adapter, layout.weights)
     _add_image_tokens(model, tokenizer, tensors)
     return model
+
+
+def _describe_weights(config: Any, base_fields: Mapping[str, Any]) -> None:
+    """Take what concerns the weights from the base: the other configuration tells how training held them."""
+    config.vocab_size = base_fields.get("vocab_size", config.vocab_size)  # added tokens come after loading
+    if hasattr(config, "quantization_config"):  # of upstream's QLoRA
+        del config.quantization_config
+    if "quantization_config" in base_fields:
+        config.quantization_config = base_fields["quantization_config"]
 
 
 def _put_projector(model: Any, tensors: Mapping[str, Any], source: str) -> None:
@@ -160,10 +168,14 @@ def _refuse_missing_weights(missing: set[str], tensors: Mapping[str, Any], layou
 
 
 def _add_image_tokens(model: Any, tokenizer: Any, tensors: Mapping[str, Any]) -> None:
-    """Give tokenizer and model the image tokens that the configuration asks for, if they lack them."""
+    """Give tokenizer and model the image tokens that the configuration asks for, if they lack them.
+
+    Embeddings that no file holds are the mean of the others, as at the start of training: with LoRA they
+    stayed so, and upstream does not save them.
+    """
     from llava.model.projector_file import EMBEDDING_KEY, load_token_embeddings
 
-    added = 0
+    added, rows = 0, model.get_input_embeddings().num_embeddings
     if getattr(model.config, "mm_use_im_patch_token", True):
         tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
     if getattr(model.config, "mm_use_im_start_end", False):
@@ -171,6 +183,9 @@ def _add_image_tokens(model: Any, tokenizer: Any, tensors: Mapping[str, Any]) ->
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if added and any(key.endswith(EMBEDDING_KEY) for key in tensors):
         load_token_embeddings(model.get_input_embeddings(), tensors, added)
+    elif len(tokenizer) > rows:
+        for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+            embedding.weight.data[rows:] = embedding.weight.data[:rows].mean(0)
 
 
 def _context_length(config: Any) -> int:

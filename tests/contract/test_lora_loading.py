@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -178,6 +179,29 @@ def test_beside_quantised_weights(tiny, tmp_path, bits):
     load_trained_weights(model, read_trained_file(str(folder / "non_lora_trainables.bin")), "file")
     expected = answer(PeftModel.from_pretrained(model, folder).eval())
     torch.testing.assert_close(answer(loaded), expected, atol=1e-4, rtol=0)
+
+
+def test_without_peft(run, tiny, tmp_path, monkeypatch):
+    """Plain LoRA needs nothing; what needs peft says so."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.llama, dtype=torch.float32)
+    with_adapter(model, use_dora=True).save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    _, loaded, _, _ = load(run[0], torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), run[1], atol=1e-5, rtol=0)
+    with pytest.raises(
+        ImportError, match=r"is of a kind that only peft can merge \(use_dora=True\); install"
+    ):
+        load(tmp_path)
+
+
+def test_a_configuration_that_upstreams_qlora_wrote(run, tmp_path):
+    """It says how training held the base, whose own weights are whole."""
+    held = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    folder = edited(run[0], tmp_path, "config.json", quantization_config=held)
+    _, loaded, _, _ = load(folder, torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), run[1], atol=1e-5, rtol=0)
 
 
 def edited(folder, tmp_path, file, **fields):

@@ -42,6 +42,24 @@ def test_both_read_the_folder_alike(packages, lora_runs, tiny: TinyAssets, write
     assert (ours["logits"] - other["logits"]).abs().max() > 0.05, "an adapter that is lost must show"
 
 
+def test_both_read_the_merged_folder_alike(packages, lora_runs, tiny: TinyAssets, tmp_path: Path):
+    from llava.model.consolidate import consolidate_ckpt
+
+    folder = lora_runs["ours"].folder
+    consolidate_ckpt(str(folder), tmp_path / "llava-merged")
+    unmerged, ours, theirs = (
+        ask(packages[name], tiny, path, None)
+        for name, path in (
+            ("ours", folder),
+            ("ours", tmp_path / "llava-merged"),
+            ("upstream", tmp_path / "llava-merged"),
+        )
+    )
+    assert torch.equal(unmerged["logits"], ours["logits"])
+    assert (ours["logits"] - theirs["logits"]).abs().max() <= 1e-5
+    assert ours["tokens"].tolist() == theirs["tokens"].tolist()
+
+
 def without_effect(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
