@@ -33,8 +33,9 @@ class Coupling:
         product: L' S L, (r, r) float64, symmetric, lower triangle filled; None for "rows x rows".
         cross_rows: (n1, n2) float64, A1 A2', whose singular values are wanted; only for "rows x rows".
         rank: no more eigenvalues than this differ from zero.
-        pivot: least share of a coordinate's variance that the coordinates before it leave unexplained; 1
-            where no Cholesky factor was taken, 0 for "spectral".
+        pivot: least share of a coordinate's variance that the coordinates before it leave unexplained, of the
+            factored side, and of both where a product was taken in float32; 1 where no Cholesky factor was
+            taken, 0 for "spectral".
     """
 
     first: int
@@ -74,6 +75,8 @@ def couple(first: Moments, second: Moments) -> Coupling:
         assert other.covariance is not None
         factor, pivot = _cholesky(side.covariance)
         if pivot > SINGULAR:
+            if torch.float32 in (first.products, second.products):
+                pivot = min(pivot, _cholesky(other.covariance.float())[1])
             return Coupling(
                 index, factor, _sandwich(factor, other.covariance), None, width, pivot, "cholesky"
             )

@@ -18,7 +18,8 @@ from regap_patch.gap.outliers import Replacement
 from regap_patch.gap.precision import exact_products, float64
 
 STRIP = 256
-BLOCK_ROWS = 2048
+# Rows of one float32 product: each costs an addition of (D, D) in float64, and more of them cost digits.
+LEAST_ROWS = 256
 SHIFT_ROWS = 64
 
 
@@ -133,7 +134,7 @@ def sums_of(
 ) -> MomentSums:
     """The sums of a cloud with its outlying rows replaced. Extra memory: a block and (D, D) float64."""
     sums = MomentSums(cloud.width, products=products, device=cloud.device, shift=shift)
-    size, start = max(BLOCK_ROWS, cloud.width), 0
+    size, start = max(LEAST_ROWS, cloud.width), 0
     for block in cloud.blocks(size):
         stop = start + len(block)
         sums.add(

@@ -45,8 +45,9 @@ def reference_term(image: Rows, text: Rows, mode: str) -> LayerTerm:
         mode: a key of `COMPAT_IN_WORDS`.
 
     Returns:
-        The term; flagged "ill_conditioned" where either cloud has fewer than 4 D rows or a covariance of
-        condition above 1000. `cross` is what the mode puts in place of tr (S_v S_t)^(1/2). No influence.
+        The term; flagged "ill_conditioned" where either cloud has fewer than 4 D rows, or the conditions of
+        the two covariances, and so at worst that of their product, multiply to more than 1000. `cross` is
+        what the mode puts in place of tr (S_v S_t)^(1/2). No influence.
         Memory: float32 copies of both clouds, as in the script.
 
     Raises:
@@ -72,7 +73,7 @@ def reference_term(image: Rows, text: Rows, mode: str) -> LayerTerm:
     few, width = min(counts), len(image_mean)
     checks = {
         ILL_CONDITIONED: few < ROWS_PER_COLUMN * width
-        or max(map(_condition, (image_cov, text_cov))) > CONDITION,
+        or _condition(image_cov) * _condition(text_cov) > CONDITION,
         FEWER_ROWS_THAN_WIDTH: few <= width,
     }
     return LayerTerm(
