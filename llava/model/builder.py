@@ -9,7 +9,7 @@ from typing import Any
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.checkpoint_files import read_config
 from llava.model.layouts import Layout, read_layout
-from llava.model.quantization import quantization_config
+from llava.model.quantization import quantization_config, spare_odd_layers
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -79,9 +79,11 @@ def load_pretrained_model(
                 "'%s' has no mm_vision_tower in its config.json: a plain language model.", model_path
             )
         model = _load_language_model(layout, kwargs)
+        spare_odd_layers(model)
         return tokenizer, model.eval(), None, _context_length(model.config)
 
     model = _load_llava(layout, tokenizer, kwargs)
+    spare_odd_layers(model)
     tower = model.get_vision_tower()
     if device_map != "auto":
         tower.to(dtype=model.dtype)

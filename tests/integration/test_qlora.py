@@ -27,14 +27,13 @@ class Trained(NamedTuple):
 
 
 def make_base(path: Path, tokenizer: Path) -> None:
-    """A tiny language model with widths that 32 divides, as bitsandbytes' kernels for CPUs want them.
+    """A tiny language model whose output layer, which adapters leave alone, can tell tokens apart.
 
-    Its output layer, which adapters leave alone, is scaled up: a random one of this width cannot tell tokens
-    apart.
+    A random one of this width cannot: it is scaled up.
     """
     from regap_patch.study.tiny import make_tiny_llama
 
-    make_tiny_llama(path, tokenizer, intermediate_size=192)
+    make_tiny_llama(path, tokenizer)
     tensors = load_file(path / "model.safetensors")
     tensors["lm_head.weight"] *= 8
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
