@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -296,6 +297,18 @@ def test_trained_by_the_command(tiny: TinyAssets, siglip: Path, kind: str, tmp_p
     assert any(name.startswith("embeddings.") for name in moved)
     assert any(name.startswith("encoder.layers.1.") for name in moved)
     assert not any(name.startswith(("encoder.layers.2.", "post_layernorm", "head")) for name in moved)
+
+
+def test_a_resumed_run_goes_on_with_its_tower(tiny: TinyAssets, tmp_path: Path):
+    """To the last bit, as every other run."""
+    from tests.integration.mini_run import digest
+
+    asked = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "mm_vision_tower_lr": 1e-3}
+    trained_tower(tiny, tmp_path / "whole", **asked)
+    shutil.copytree(tmp_path / "whole/checkpoint-2", tmp_path / "resumed/checkpoint-2")
+    assert digest(tmp_path / "whole/checkpoint-2") != digest(tmp_path / "whole")
+    trained_tower(tiny, tmp_path / "resumed", **asked)
+    assert digest(tmp_path / "resumed") == digest(tmp_path / "whole")
 
 
 def test_trained_beside_adapters(tiny: TinyAssets, tmp_path: Path):
