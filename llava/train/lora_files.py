@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from llava.model.layouts import ADAPTER_CONFIG
+from llava.model.layouts import TRAINED_FILE as OTHER_WEIGHTS
+from llava.model.lora_adapter import ADAPTER_WEIGHTS, OLD_ADAPTER_WEIGHTS
 from llava.model.published_names import current_state_dict, published_state_dict
 from llava.model.zero3 import gathered
 from llava.train.saved_files import maybe_zero_3
@@ -25,10 +28,6 @@ from llava.train.saved_files import maybe_zero_3
 if TYPE_CHECKING:
     from peft import PeftModel
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-OLD_ADAPTER_WEIGHTS = "adapter_model.bin"
-OTHER_WEIGHTS = "non_lora_trainables.bin"
 _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
