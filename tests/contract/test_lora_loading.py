@@ -100,6 +100,18 @@ def test_a_tower_and_embeddings_that_trained_as_a_whole(tiny, tmp_path):
     assert len(loaded.get_input_embeddings().weight) == len(model.get_input_embeddings().weight)
 
 
+def test_biases_beside_the_adapter(tiny, tmp_path):
+    """With `--lora_bias all` those of projector and tower are in the adapter's file."""
+    model = make_model(tiny)
+    adapted = with_adapter(model, bias="all")
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data += 0.1
+    folder = write(adapted, tmp_path / "lora", ["mm_projector"])
+    _, loaded, _, _ = load(folder, torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), answer(adapted), atol=1e-5, rtol=0)
+
+
 VARIANTS = {
     "rank-stabilised": {"use_rslora": True},
     "patterns": {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 32}},
