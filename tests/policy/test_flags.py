@@ -21,6 +21,12 @@ CHECKPOINT_TOOLS = (
     "scripts/extract_mm_projector.py",
     "scripts/merge_lora_weights.py",
 )
+EVALUATION = (
+    *(f"llava.eval.model_{name}" for name in ("qa", "vqa", "vqa_loader", "vqa_mmbench", "vqa_science")),
+    *(f"llava.eval.eval_{name}" for name in ("mme", "pope", "science_qa", "textvqa")),
+    "llava.eval.merge_answers",
+    *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("convert_*.py"))),
+)
 
 
 def flags_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -70,7 +76,7 @@ def current() -> dict[str, list[str]]:
         "llava.train.train": training_flags(),
         "llava.eval.run_llava": flags_of(run_llava.parser()),
         "llava.serve.cli": flags_of(chat.parser()),
-        **{name: flags_of(tool(name)) for name in CHECKPOINT_TOOLS},
+        **{name: flags_of(tool(name)) for name in (*CHECKPOINT_TOOLS, *EVALUATION)},
         "regap_patch.run": flags_of(launch.build_parser()),
         "regap": flags_of(cli.build_parser()),
         **{f"regap {name}": flags_of(command) for name, command in commands.items()},
