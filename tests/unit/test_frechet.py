@@ -152,7 +152,7 @@ def test_all_pairs_in_blocks():
     scale=st.floats(0.01, 100),
 )
 def test_invariances(seed: int, counts: tuple[int, int], width: int, scale: float):
-    """Turning and moving both clouds changes nothing; scaling both multiplies by the square; order is free."""
+    """Turning and moving both clouds changes nothing; scaling both multiplies by the square."""
     generator = torch.Generator().manual_seed(seed)
     x, y = (torch.randn(count, width, generator=generator, dtype=torch.float64) for count in counts)
     y = 2 * y + 0.5
