@@ -170,11 +170,12 @@ def _measure(run: _Run, evaluation: str) -> MirReport:
         "text": sum(len(sample.text) for sample in samples),
     }
     everything = (len(run.decoder.layers) + 1) * sum(sample.call.hidden.nbytes for sample in samples)
-    longest = max(range(len(samples)), key=lambda index: samples[index].call.hidden.shape[1])
+    by_length = sorted(range(len(samples)), key=lambda index: samples[index].call.hidden.shape[1])
     reason = "it was asked for"
     tail: list[nn.Module] = []
     if evaluation != STREAMING:
-        reason, tail = why_not(run.decoder, run.model, samples[longest], run.pairs[longest], run.device)
+        tried = [(samples[index], run.pairs[index]) for index in (by_length[-1], by_length[0])]
+        reason, tail = why_not(run.decoder, run.model, tried, run.device)
     if reason and evaluation == LAYER_MAJOR:
         raise MeasureError(
             f"Layer by layer was asked for, but {reason}: leave the choice to us, or take the streaming mode."
