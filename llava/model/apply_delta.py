@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from llava.model.weight_delta import add_base
-
 
 def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -> None:
     """Write `base + delta` to a new folder; upstream's signature, and `add_base`'s errors."""
+    from llava.model.weight_delta import add_base
+
     add_base(base_model_path, target_model_path, delta_path)
 
 

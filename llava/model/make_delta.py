@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from llava.model.weight_delta import subtract_base
-
 
 def make_delta(
     base_model_path: str, target_model_path: str, delta_path: str, hub_repo_id: str | None = None
@@ -14,6 +12,8 @@ def make_delta(
 
     Errors are those of `add_base`.
     """
+    from llava.model.weight_delta import subtract_base
+
     subtract_base(base_model_path, target_model_path, delta_path)
     if hub_repo_id:
         from huggingface_hub import HfApi

@@ -107,6 +107,31 @@ def test_mistral(tiny, tmp_path):
     torch.testing.assert_close(answer(loaded), answer(model))
 
 
+def test_names_on_the_hub(llava_folder, tiny, tmp_path, monkeypatch):
+    """An adapter whose base is a hub name, both in the hub's cache; nothing is asked of the network."""
+    from lora_folders import with_adapter, write
+
+    adapted = with_adapter(make_model(tiny))
+    folder = write(adapted, tmp_path / "lora", ["mm_projector"])
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "some-one/base"
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    for name, source in (("adapter", folder), ("base", tiny.llama), ("whole", llava_folder)):
+        repository = tmp_path / "cache" / f"models--some-one--{name}"
+        shutil.copytree(source, repository / "snapshots" / "0")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    _, loaded, _, _ = load("some-one/adapter")
+    torch.testing.assert_close(answer(loaded), answer(adapted), atol=1e-5, rtol=0)
+    torch.testing.assert_close(answer(load("some-one/whole")[1]), answer(make_model(tiny).eval()))
+    shutil.rmtree(tmp_path / "cache" / "models--some-one--base")
+    with pytest.raises(
+        FileNotFoundError, match=r"needs its base model 'some-one/base' \(from adapter_config"
+    ):
+        load("some-one/adapter")
+
+
 def test_a_missing_shard(copy):
     tensors = load_file(copy / "model.safetensors")
     places = dict.fromkeys(tensors, "model-00001-of-00002.safetensors")
