@@ -1,11 +1,22 @@
-# What the scripts in v1_5/eval/ share: ask a model a benchmark's questions on all GPUs at once, and help. Those set
-# the knobs, all of them, and source this file; it is not run by itself.
+# What the scripts in v1_5/eval/ share: their knobs, help, and how a model is asked on all GPUs at once. Those set the
+# knobs of their own and source this file; it is not run by itself.
+
+MODEL="${MODEL:-liuhaotian/llava-v1.5-13b}"
+MODEL_BASE="${MODEL_BASE:-}"           # language model under a projector or a LoRA adapter
+NAME="${NAME:-$(basename "$MODEL")}"   # of the files of answers
+CONV_MODE="${CONV_MODE:-vicuna_v1}"
+TEMPERATURE="${TEMPERATURE:-0}"
+BATCH_SIZE="${BATCH_SIZE:-8}"          # questions at once; answers do not depend on it
+NUM_CHUNKS="${NUM_CHUNKS:-}"           # processes; by default one for each GPU of CUDA_VISIBLE_DEVICES
+DEVICE="${DEVICE:-}"                   # by default cuda where there is one, else cpu
+PYTHON="${PYTHON:-python}"
 
 REPOSITORY="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
-show_help() {  # the caller's header, then its knobs: NAME (default): comment
+show_help() {  # the caller's header, then its knobs and ours: NAME (default): comment
     sed -n '2,/^set /{/^set /d; s/^# \{0,1\}//; p}' "$0"
-    sed -nE 's/^([A-Z0-9_]+)="\$\{[A-Z0-9_]+:-(.*)\}"( *# (.*))?$/  \1 (\2): \4/p' "$0" | sed 's/: $//'
+    cat "$0" "$REPOSITORY/scripts/evaluation.sh" |
+        sed -nE 's/^([A-Z0-9_]+)="\$\{[A-Z0-9_]+:-(.*)\}"( *# (.*))?$/  \1 (\2): \4/p' | sed 's/: $//'
 }
 
 show() {

@@ -8,13 +8,13 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.contract.tiny_llava import make_model
+from tests.integration.test_cluster_scripts import call
 from tests.unit.test_submissions import script
 
 ROOT = Path(__file__).parents[2]
@@ -33,19 +33,6 @@ KNOBS = {
     "NUM_CHUNKS",
     "DEVICE",
 }
-
-
-def call(path: Path, *flags: str, timeout: float = 60, **knobs: object) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": sys.executable} | {name: str(knob) for name, knob in knobs.items()}
-    return subprocess.run(
-        ["bash", str(path), *flags],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout,
-    )
 
 
 def understood(words: list[str]) -> dict[str, object] | None:
@@ -106,8 +93,10 @@ def test_knobs_are_told(path: Path):
     helped = call(path, "--help")
     assert helped.returncode == 0
     assert set(re.findall(r"^  ([A-Z0-9_]+) \(", helped.stdout, re.MULTILINE)) >= KNOBS
-    knobs = re.findall(r'^([A-Z0-9_]+)="\$\{([A-Z0-9_]+):-', path.read_text(), re.MULTILINE)
+    text = path.read_text() + (ROOT / "scripts" / "evaluation.sh").read_text()
+    knobs = re.findall(r'^([A-Z0-9_]+)="\$\{([A-Z0-9_]+):-', text, re.MULTILINE)
     assert all(name == read for name, read in knobs)
+    assert len({name for name, _ in knobs}) == len(knobs)
 
 
 def test_textvqa_without_ocr(tmp_path: Path):

@@ -4,22 +4,13 @@
 #   scripts/v1_5/eval/textvqa.sh [more flags of llava.eval.model_vqa_loader]
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 MODEL=checkpoints/my-llava scripts/v1_5/eval/textvqa.sh
 #
-# Every upper-case name below can be set from outside. DRY_RUN=1 prints the commands and stops. Interrupted? Run the
-# same line again: it goes on where it stopped.
+# Every upper-case name can be set from outside; --help lists all. DRY_RUN=1 prints the commands and stops.
+# Interrupted? Run the same line again: it goes on where it stopped.
 set -euo pipefail
 
-MODEL="${MODEL:-liuhaotian/llava-v1.5-13b}"
-MODEL_BASE="${MODEL_BASE:-}"           # language model under a projector or a LoRA adapter
-NAME="${NAME:-$(basename "$MODEL")}"   # of the files of answers
 DATA="${DATA:-playground/data/eval/textvqa}"
 OCR="${OCR:-on}"                       # off: the same questions without the tokens; numbers of the two do not compare
 IMAGES="${IMAGES:-$DATA/train_images}"
-CONV_MODE="${CONV_MODE:-vicuna_v1}"
-TEMPERATURE="${TEMPERATURE:-0}"
-BATCH_SIZE="${BATCH_SIZE:-8}"          # questions at once; answers do not depend on it
-NUM_CHUNKS="${NUM_CHUNKS:-}"           # processes; by default one for each GPU of CUDA_VISIBLE_DEVICES
-DEVICE="${DEVICE:-}"                   # by default cuda where there is one, else cpu
-PYTHON="${PYTHON:-python}"
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../evaluation.sh"
 
