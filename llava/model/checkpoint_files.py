@@ -102,11 +102,20 @@ def check_weight_files(checkpoint: str | os.PathLike[str]) -> None:
     if not os.path.isdir(checkpoint):  # the hub's client checks what it fetches
         return
     for path in list_weight_files(checkpoint):
-        if not _is_whole(path):
-            raise ValueError(
-                f"The weight file '{path}' is torn: it has {os.path.getsize(path)} bytes, fewer than its own "
-                "list of tensors needs; copy it again."
-            )
+        check_weight_file(path)
+
+
+def check_weight_file(path: str) -> None:
+    """The same for one file.
+
+    Raises:
+        ValueError: it ends too early.
+    """
+    if not _is_whole(path):
+        raise ValueError(
+            f"The weight file '{path}' is torn: it has {os.path.getsize(path)} bytes, fewer than its own "
+            "list of tensors needs; copy it again."
+        )
 
 
 def read_tensors(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.checkpoint_files import find_file, iterate_tensors
+from llava.model.checkpoint_files import check_weight_file, find_file, iterate_tensors
 from llava.model.layouts import read_adapter_config
 from llava.model.published_names import current_state_dict
 
@@ -74,7 +74,7 @@ def read_lora_adapter(path: str) -> LoraAdapter:
 
     Raises:
         FileNotFoundError: one of the two is missing.
-        ValueError: factors without their partner.
+        ValueError: a torn file, or factors without their partner.
     """
     config = read_adapter_config(path)
     source = next(
@@ -85,6 +85,7 @@ def read_lora_adapter(path: str) -> LoraAdapter:
             f"'{path}' has an adapter_config.json and no {ADAPTER_WEIGHTS}; pass a folder whose saving was "
             "completed."
         )
+    check_weight_file(source)
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
     embeddings: set[str] = set()

@@ -269,7 +269,11 @@ def test_of_another_model(run, tiny, tmp_path):
 
 def test_torn_adapters(run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "lora")
-    (folder / "adapter_model.safetensors").unlink()
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors' is torn"):
+        load(folder)
+    weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"no adapter_model.safetensors; pass a folder whose saving"):
         load(folder)
     torch.save(
