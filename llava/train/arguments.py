@@ -31,7 +31,8 @@ class ModelArguments:
     )
     version: str | None = _flag(
         "v0",
-        "Conversation template: `plain` for stage 1 (caption only), `v1` for stage 2 (Vicuna's dialogue).",
+        "Conversation template: `plain` for stage 1 (caption only); for stage 2 the one of the LLM: `v1` "
+        "(Vicuna), `llama_2`, `mistral_instruct`, `chatml_direct`, ...",
     )
     freeze_backbone: bool = _flag(False, "Freeze the LLM's decoder; lm_head and projector stay trainable.")
     tune_mm_mlp_adapter: bool = _flag(False, "Stage 1: train the projector and nothing else.")
