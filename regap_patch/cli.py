@@ -10,7 +10,7 @@ from pathlib import Path
 
 from regap_patch.commands.gap import add_gap
 from regap_patch.commands.mir import add_mir
-from regap_patch.errors import ReGapError
+from regap_patch.errors import ReGapError, ReportError
 from regap_patch.version import __version__
 
 
@@ -24,6 +24,19 @@ def _quickstart(arguments: argparse.Namespace) -> int:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
+    from regap_patch.report.mir_files import is_mir_file, read_mir_files
+
+    measured = [path for path in arguments.runs if is_mir_file(path)]
+    if measured and len(measured) < len(arguments.runs):
+        raise ReportError(
+            f"{len(measured)} of the {len(arguments.runs)} paths are results of `regap mir` and the others "
+            f"are training runs, but one figure shows one kind: plot them apart."
+        )
+    if measured:
+        from regap_patch.report.mir_plots import plot_mir
+
+        print(plot_mir(read_mir_files(measured), arguments.output_path))
+        return 0
     from regap_patch.report.plots import plot_runs
     from regap_patch.report.runs import read_runs
 
@@ -95,14 +108,14 @@ def build_parser() -> argparse.ArgumentParser:
     add_mir(commands)
 
     plot = commands.add_parser(
-        "plot", help="losses, gap, norms and cosine against steps, of one run or several in one figure"
+        "plot", help="training runs against steps, or what `regap mir` found layer by layer, in one figure"
     )
     plot.add_argument(
         "runs",
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="output folder of a training run, a checkpoint in it, or a trainer_state.json",
+        help="output folder of a training run, a checkpoint in it, a trainer_state.json, or a mir.json",
     )
     plot.add_argument(
         "--output_path",

@@ -113,9 +113,10 @@ def ask_all(args: argparse.Namespace, questions: Sequence[Question], load: Calla
 
 
 def _resolve_device(args: argparse.Namespace) -> None:
-    import torch
+    if args.device is None:
+        import torch
 
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
     args.dtype = args.dtype or ("float32" if args.device == "cpu" else "float16")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.checkpoint_files import read_config
 from llava.model.layouts import Layout, read_layout
-from llava.model.quantization import quantization_config
+from llava.model.quantization import quantization_config, spare_odd_layers
 from llava.tokenization import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,12 @@ def load_pretrained_model(
     kwargs["dtype"] = torch.float16 if asked is None else asked
     kwargs = {"device_map": device_map if device == "cuda" else {"": device}, **kwargs}
     if load_8bit or load_4bit:
-        _refuse_quantising_twice(layout)
+        if layout.quantised_by is not None:
+            raise ValueError(
+                f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already "
+                f"({layout.quantised_by}); load it without load_4bit and load_8bit, or pass the checkpoint "
+                "that it was made from."
+            )
         kwargs["quantization_config"] = quantization_config(4 if load_4bit else 8, kwargs["dtype"])
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
@@ -74,9 +79,11 @@ def load_pretrained_model(
                 "'%s' has no mm_vision_tower in its config.json: a plain language model.", model_path
             )
         model = _load_language_model(layout, kwargs)
+        spare_odd_layers(model)
         return tokenizer, model.eval(), None, _context_length(model.config)
 
     model = _load_llava(layout, tokenizer, kwargs)
+    spare_odd_layers(model)
     tower = model.get_vision_tower()
     if device_map != "auto":
         tower.to(dtype=model.dtype)
@@ -107,8 +114,7 @@ def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> An
     if layout.tower is not None:
         config.mm_vision_tower = layout.tower
     if layout.weights != layout.config:
-        # Added tokens come after loading.
-        config.vocab_size = read_config(layout.weights).get("vocab_size", config.vocab_size)
+        _describe_weights(config, read_config(layout.weights))
     model, loading = model_class.from_pretrained(
         layout.weights, config=config, output_loading_info=True, **kwargs
     )
@@ -130,6 +136,15 @@ def _load_llava(layout: Layout, tokenizer: Any, kwargs: Mapping[str, Any]) -> An
         model = apply_lora(model, layout.adapter, layout.weights)
     _add_image_tokens(model, tokenizer, tensors)
     return model
+
+
+def _describe_weights(config: Any, base_fields: Mapping[str, Any]) -> None:
+    """Take what concerns the weights from the base: the other configuration tells how training held them."""
+    config.vocab_size = base_fields.get("vocab_size", config.vocab_size)  # added tokens come after loading
+    if hasattr(config, "quantization_config"):  # of upstream's QLoRA
+        del config.quantization_config
+    if "quantization_config" in base_fields:
+        config.quantization_config = base_fields["quantization_config"]
 
 
 def _put_projector(model: Any, tensors: Mapping[str, Any], source: str) -> None:
@@ -154,21 +169,15 @@ def _refuse_missing_weights(missing: set[str], tensors: Mapping[str, Any], layou
         )
 
 
-def _refuse_quantising_twice(layout: Layout) -> None:
-    held = read_config(layout.weights).get("quantization_config")
-    if held:
-        how = held.get("quant_method", "an unnamed method") if isinstance(held, Mapping) else held
-        raise ValueError(
-            f"4 or 8 bits were asked for, but '{layout.weights}' is quantised already ({how}); load it "
-            "without load_4bit and load_8bit, or pass the checkpoint that it was made from."
-        )
-
-
 def _add_image_tokens(model: Any, tokenizer: Any, tensors: Mapping[str, Any]) -> None:
-    """Give tokenizer and model the image tokens that the configuration asks for, if they lack them."""
+    """Give tokenizer and model the image tokens that the configuration asks for, if they lack them.
+
+    Embeddings that no file holds are the mean of the others, as at the start of training: with LoRA they
+    stayed so, and upstream does not save them.
+    """
     from llava.model.projector_file import EMBEDDING_KEY, load_token_embeddings
 
-    added = 0
+    added, rows = 0, model.get_input_embeddings().num_embeddings
     if getattr(model.config, "mm_use_im_patch_token", True):
         tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
     if getattr(model.config, "mm_use_im_start_end", False):
@@ -176,6 +185,9 @@ def _add_image_tokens(model: Any, tokenizer: Any, tensors: Mapping[str, Any]) ->
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     if added and any(key.endswith(EMBEDDING_KEY) for key in tensors):
         load_token_embeddings(model.get_input_embeddings(), tensors, added)
+    elif len(tokenizer) > rows:
+        for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
+            embedding.weight.data[rows:] = embedding.weight.data[:rows].mean(0)
 
 
 def _context_length(config: Any) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -101,11 +102,20 @@ def check_weight_files(checkpoint: str | os.PathLike[str]) -> None:
     if not os.path.isdir(checkpoint):  # the hub's client checks what it fetches
         return
     for path in list_weight_files(checkpoint):
-        if not _is_whole(path):
-            raise ValueError(
-                f"The weight file '{path}' is torn: it has {os.path.getsize(path)} bytes, fewer than its own "
-                "list of tensors needs; copy it again."
-            )
+        check_weight_file(path)
+
+
+def check_weight_file(path: str) -> None:
+    """The same for one file.
+
+    Raises:
+        ValueError: it ends too early.
+    """
+    if not _is_whole(path):
+        raise ValueError(
+            f"The weight file '{path}' is torn: it has {os.path.getsize(path)} bytes, fewer than its own "
+            "list of tensors needs; copy it again."
+        )
 
 
 def read_tensors(
@@ -126,21 +136,24 @@ def read_tensors(
 
 def iterate_tensors(path: str, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of one weight file, safetensors or torch's, one after the other."""
+    for key, read in open_tensors(path).items():
+        if key.startswith(prefix):
+            yield key, read()
+
+
+def open_tensors(path: str) -> dict[str, Callable[[], Tensor]]:
+    """What reads each tensor of one weight file, by name; memory is taken when it is called."""
     if path.endswith(".safetensors"):
         from safetensors import safe_open
 
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a dict
-                if key.startswith(prefix):
-                    yield key, file.get_tensor(key)
-        return
+        file = safe_open(path, framework="pt")
+        return {key: partial(file.get_tensor, key) for key in file.keys()}  # noqa: SIM118 - not a dict
     import torch
 
     # Files of before torch 1.6 are no archives, and cannot be mapped.
     mapped = zipfile.is_zipfile(path)
-    for key, tensor in torch.load(path, map_location="cpu", weights_only=True, mmap=mapped).items():
-        if key.startswith(prefix):
-            yield key, tensor
+    tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    return {key: partial(tensors.__getitem__, key) for key in tensors}
 
 
 def _may_be_hub_name(name: str) -> bool:

@@ -54,6 +54,14 @@ class Layout:
         """Whether there is anything to see with."""
         return self.fields.get("mm_vision_tower") is not None
 
+    @property
+    def quantised_by(self) -> str | None:
+        """The method by which the weights were quantised before they were saved, None if they are whole."""
+        held = read_config(self.weights).get("quantization_config")
+        if not held:
+            return None
+        return str(held.get("quant_method", "unnamed method")) if isinstance(held, Mapping) else str(held)
+
 
 def read_layout(path: str, base: str | None = None) -> Layout:
     """Look at the files, without reading tensors.

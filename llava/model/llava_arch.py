@@ -73,15 +73,16 @@ class LlavaMetaModel:
         Args:
             model_args: `vision_tower`, `mm_vision_select_layer`, `mm_vision_select_feature`,
                 `mm_projector_type`, `mm_patch_merge_type`, `pretrain_mm_mlp_adapter` (a projector file, or
-                None).
+                None); optionally `s2` and `s2_scales`.
             fsdp: wrapping options; when not empty the tower is hidden from wrapping in a list of one.
 
         Raises:
-            ValueError: the projector file does not fit.
+            ValueError: the projector file, or the checkpoint's projector, does not fit.
         """
         config = self.config
         tower = self.get_vision_tower()
-        if tower is None or tower.vision_tower_name != model_args.vision_tower:
+        more_scales = getattr(model_args, "s2", False) and not getattr(config, "s2", False)
+        if tower is None or tower.vision_tower_name != model_args.vision_tower or more_scales:
             tower = build_vision_tower(model_args)
         else:
             tower.load_model()
@@ -89,6 +90,16 @@ class LlavaMetaModel:
 
         config.mm_vision_tower = model_args.vision_tower
         config.use_mm_proj = True
+        if hasattr(tower, "s2_scales"):
+            config.s2, config.s2_scales = True, ",".join(map(str, tower.s2_scales))
+        elif getattr(config, "s2", False):
+            config.s2 = False
+        if getattr(self, "mm_projector", None) is not None and config.mm_hidden_size != tower.hidden_size:
+            raise ValueError(
+                f"The checkpoint's projector takes features of width {config.mm_hidden_size}, and those of "
+                f"the tower '{tower.vision_tower_name}' are {tower.hidden_size} wide; pass the tower that it "
+                "was trained with."
+            )
         config.mm_hidden_size = tower.hidden_size
         config.mm_vision_select_layer = tower.select_layer = model_args.mm_vision_select_layer
         config.mm_vision_select_feature = tower.select_feature = model_args.mm_vision_select_feature

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from llava.model.checkpoint_files import find_file, iterate_tensors
+from llava.model.checkpoint_files import check_weight_file, find_file, iterate_tensors
 from llava.model.layouts import read_adapter_config
 from llava.model.published_names import current_state_dict
 
-_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+OLD_ADAPTER_WEIGHTS = "adapter_model.bin"
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?:embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?")
 # Wrappers that peft puts around a module whose whole weight trains, or whose bias does.
 _WRAPPER = re.compile(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)")
@@ -73,15 +74,18 @@ def read_lora_adapter(path: str) -> LoraAdapter:
 
     Raises:
         FileNotFoundError: one of the two is missing.
-        ValueError: factors without their partner.
+        ValueError: a torn file, or factors without their partner.
     """
     config = read_adapter_config(path)
-    source = next((found for name in _ADAPTER_FILES if (found := find_file(path, name))), None)
+    source = next(
+        (found for name in (ADAPTER_WEIGHTS, OLD_ADAPTER_WEIGHTS) if (found := find_file(path, name))), None
+    )
     if source is None:
         raise FileNotFoundError(
-            f"'{path}' has an adapter_config.json and no {_ADAPTER_FILES[0]}; pass a folder whose saving was "
+            f"'{path}' has an adapter_config.json and no {ADAPTER_WEIGHTS}; pass a folder whose saving was "
             "completed."
         )
+    check_weight_file(source)
     halves: dict[str, dict[str, Tensor]] = {}
     whole: dict[str, Tensor] = {}
     embeddings: set[str] = set()

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-# A CLIP vision tower's own modules (`pre_layrnorm` is how CLIP spells it), nested in a LLaVA or at the root.
+# A CLIP's or SigLIP's own modules (`pre_layrnorm` is how CLIP spells it), nested in a LLaVA or at the root.
 _TOWER_KEY = re.compile(
-    r"(?P<prefix>(?:.*\bvision_tower\.)?)(?P<old>vision_model\.)?"
-    r"(?P<rest>(?:embeddings|pre_layrnorm|encoder|post_layernorm)\..+)"
+    r"^(?P<prefix>(?:.*\bvision_tower\.)?)(?P<old>vision_model\.)?"
+    r"(?P<rest>(?:embeddings|pre_layrnorm|encoder|post_layernorm|head)\..+)"
 )
 
 

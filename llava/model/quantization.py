@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # The projector is trained, the tower is small, and the output layer decides between near tokens. Names count
 # from the start: a bare `mm_projector` would not be found in `model.mm_projector.0`.
@@ -33,3 +36,15 @@ def quantization_config(
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_quant_type=quant_type,
     )
+
+
+def spare_odd_layers(model: nn.Module) -> None:
+    """Keep 4-bit layers of odd widths away from a kernel that takes round ones only.
+
+    On CPUs with AVX512-BF16, bitsandbytes packs weights anew for answers, and stops at a layer whose rows 32
+    does not divide, or whose columns 64 does not. Unpacked they give the same answers, slower.
+    """
+    for module in model.modules():
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            odd = module.out_features % 32 or module.in_features % 64  # type: ignore[operator]
+            module.support_avx512bf16_for_cpu = not odd  # type: ignore[assignment]

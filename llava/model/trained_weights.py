@@ -18,7 +18,8 @@ _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 def load_trained_weights(model: Any, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors to the parameters and buffers of the same names; dtypes and devices stay.
 
-    Embeddings of more (or fewer) tokens resize the model's. The projector is loaded as a whole or not at all.
+    Embeddings of more (or fewer) tokens resize the model's. A projector is loaded as a whole, unless only its
+    biases are there (`--lora_bias all`).
 
     Args:
         model: a language model or a LLaVA, its tower loaded if tensors of it are given.
@@ -31,7 +32,7 @@ def load_trained_weights(model: Any, tensors: Mapping[str, Tensor], source: str)
     tensors = current_state_dict(tensors)
     projector = {name: tensor for name, tensor in tensors.items() if PROJECTOR_KEY in name}
     own_projector = getattr(getattr(model, "model", None), "mm_projector", None)
-    if projector and own_projector is not None:
+    if own_projector is not None and any(name.endswith("weight") for name in projector):
         load_projector(own_projector, projector, source)
         tensors = {name: tensor for name, tensor in tensors.items() if name not in projector}
     for name, tensor in tensors.items():

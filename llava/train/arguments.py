@@ -31,12 +31,13 @@ class ModelArguments:
     )
     version: str | None = _flag(
         "v0",
-        "Conversation template: `plain` for stage 1 (caption only), `v1` for stage 2 (Vicuna's dialogue).",
+        "Conversation template: `plain` for stage 1 (caption only); for stage 2 the one of the LLM: `v1` "
+        "(Vicuna), `llama_2`, `mistral_instruct`, `chatml_direct`, ...",
     )
     freeze_backbone: bool = _flag(False, "Freeze the LLM's decoder; lm_head and projector stay trainable.")
     tune_mm_mlp_adapter: bool = _flag(False, "Stage 1: train the projector and nothing else.")
     vision_tower: str | None = _flag(
-        None, "CLIP tower: a folder or a hub id. Without it the run is text-only."
+        None, "CLIP or SigLIP tower: a folder or a hub id. Without it the run is text-only."
     )
     mm_vision_select_layer: int | None = _flag(
         -1, "Hidden state of the tower that feeds the projector; LLaVA v1.5 takes -2, the last but one."
@@ -54,6 +55,11 @@ class ModelArguments:
     )
     mm_vision_select_feature: str | None = _flag(
         "patch", "`patch` drops the tower's CLS token, `cls_patch` keeps it."
+    )
+    unfreeze_mm_vision_tower: bool = _flag(False, "Train the vision tower too; not in stage 1.")
+    s2: bool = _flag(False, "Let a CLIP tower look at several scales (S2).")
+    s2_scales: str = _flag(
+        "336,672,1008", "Sides of these scales in pixels, the first the tower's own (with --s2)."
     )
 
 
@@ -129,6 +135,9 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     mm_projector_lr: float | None = _flag(
         None, "Learning rate of the projector; without it that of everything else."
+    )
+    mm_vision_tower_lr: float | None = _flag(
+        None, "Learning rate of the tower (with --unfreeze_mm_vision_tower); without it that of the rest."
     )
     group_by_modality_length: bool = _flag(
         False, "Make batches of one kind (with image, text only) and of similar length."

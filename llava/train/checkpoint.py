@@ -26,7 +26,7 @@ RECORD = "llava_run.json"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 # what may differ between two launches of one run: where things lie, and how the run is watched
-_MODEL_FIELDS_APART = ("pretrain_mm_mlp_adapter",)
+_MODEL_FIELDS_APART = ("pretrain_mm_mlp_adapter", "unfreeze_mm_vision_tower", "s2", "s2_scales")
 _DATA_FIELDS = ("image_aspect_ratio", "image_grid_pinpoints", "on_bad_sample")
 _TRAINING_FIELDS = (
     "adam_beta1",
@@ -97,6 +97,10 @@ def run_fingerprint(model_args: Any, data_args: Any, training_args: Any) -> dict
     fields |= {name: getattr(training_args, name) for name in _TRAINING_FIELDS}
     fields["data"] = _digest(data_args.data_path)
     fields["first_projector"] = _digest(model_args.pretrain_mm_mlp_adapter)
+    if getattr(model_args, "unfreeze_mm_vision_tower", False):
+        fields |= {"unfreeze_mm_vision_tower": True, "mm_vision_tower_lr": training_args.mm_vision_tower_lr}
+    if getattr(model_args, "s2", False):
+        fields["s2_scales"] = model_args.s2_scales
     if getattr(training_args, "lora_enable", False):  # else absent, as before there was LoRA
         fields |= {name: getattr(training_args, name) for name in _LORA_FIELDS}
         fields["first_adapter"] = _digest_of_adapter(training_args.lora_weight_path)

@@ -53,7 +53,7 @@ def load_tokenizer(
     """The model's tokenizer, padding on the right; `--version` says with which token, and is the template.
 
     Raises:
-        ValueError: the version needs `<unk>` for padding, and the tokenizer has none.
+        ValueError: the tokenizer has no special token to pad with.
     """
     from llava import conversation, tokenization
     from llava.train.preprocess import conversation_for, unfit_end
@@ -68,13 +68,13 @@ def load_tokenizer(
     if model_args.version == "v0":
         if tokenizer.pad_token is None:
             smart_tokenizer_and_embedding_resize({"pad_token": "[PAD]"}, tokenizer, model)
-    elif tokenizer.unk_token is None:
+    else:  # any will do: padding is known by the mask
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.pad_token or tokenizer.eos_token
+    if tokenizer.pad_token is None:
         raise ValueError(
-            f"The tokenizer of {model_args.model_name_or_path} has no <unk> to pad with, which --version "
-            f"{model_args.version} needs; pass --version v0 to add a [PAD] token."
+            f"The tokenizer of {model_args.model_name_or_path} has neither <unk> nor an end token to pad "
+            "with; pass --version v0 to add a [PAD] token."
         )
-    else:
-        tokenizer.pad_token = tokenizer.unk_token
     end = unfit_end(conversation.default_conversation, tokenizer)
     if end is not None:
         logger.warning(

@@ -20,47 +20,8 @@ from transformers.trainer_callback import ExportableState
 from llava.train import checkpoint as checkpoints
 from llava.train import lora_files, saved_files
 from llava.train.nan_guard import NanGuard
+from llava.train.optimizer_groups import optimizer_groups
 from llava.train.sampler import EpochSampler, LengthGroupedSampler
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
-
-
-def optimizer_groups(
-    model: nn.Module, weight_decay: float, projector_lr: float | None = None
-) -> list[dict[str, Any]]:
-    """Parameter groups of LLaVA: decayed or not, and with `projector_lr` the projector apart.
-
-    Biases and normalisation layers do not decay. Only parameters that require grad are taken.
-
-    Args:
-        model: a LLaVA, not wrapped.
-        weight_decay: of the decayed groups.
-        projector_lr: the projector's own learning rate; it follows the same schedule. 0 counts as given.
-
-    Returns:
-        Groups in the order rest decayed, rest not, projector decayed, projector not; empty ones are left out.
-    """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
-        (apart, exempt): [] for apart in (False, True) for exempt in (False, True)
-    }
-    exempt_ids = {
-        id(parameter)
-        for module in model.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if _is_norm(module) or "bias" in name
-    }
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            apart = projector_lr is not None and "mm_projector" in name
-            groups[apart, id(parameter) in exempt_ids].append(parameter)
-    return [
-        {"params": parameters, "weight_decay": 0.0 if exempt else weight_decay}
-        | ({"lr": projector_lr} if apart else {})
-        for (apart, exempt), parameters in groups.items()
-        if parameters
-    ]
 
 
 class LLaVATrainer(Trainer):
@@ -109,7 +70,8 @@ class LLaVATrainer(Trainer):
         target = self.model if model is None else model
         asked = self.optimizer_cls_and_kwargs
         optimizer_class, options = asked or self.get_optimizer_cls_and_kwargs(self.args, target)
-        groups = optimizer_groups(target, self.args.weight_decay, getattr(self.args, "mm_projector_lr", None))
+        rates = (getattr(self.args, f"mm_{part}_lr", None) for part in ("projector", "vision_tower"))
+        groups = optimizer_groups(target, self.args.weight_decay, *rates)
         self.optimizer_cls_and_kwargs = (optimizer_class, {"params": groups, **options})
         try:
             return super().create_optimizer(model)
@@ -181,16 +143,21 @@ class LLaVATrainer(Trainer):
         if not self.trains_a_part:
             super().save_model(output_dir, _internal_call)
             return
-        state = self._part_state()
+        state = self.part_state(self.model)
         if self.args.should_save:
             self._save(output_dir, state_dict=state)
 
-    def _part_state(self) -> dict[str, Any]:
+    def part_state(self, model: Any) -> dict[str, Any]:
+        """What `_save` writes of a part: whole tensors on the CPU. Under ZeRO-3 every process calls.
+
+        Args:
+            model: this run's, or stand-ins for its parameters under their names.
+        """
         if self.trains_adapters:
             bias = self.model.peft_config["default"].bias
             added = getattr(self.args, "added_tokens", False)
-            return lora_files.trained_state(self.model.named_parameters(), bias, with_embeddings=added)
-        return saved_files.adapter_state(self.model, getattr(self.args, "use_im_start_end", False))
+            return lora_files.trained_state(model.named_parameters(), bias, with_embeddings=added)
+        return saved_files.adapter_state(model, getattr(self.args, "use_im_start_end", False))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if not self.args.should_save:
@@ -202,7 +169,7 @@ class LLaVATrainer(Trainer):
                 torch.save(state_dict, aside / saved_files.PROJECTOR_FILE)
                 model.config.save_pretrained(aside)
             elif self.trains_adapters:
-                lora_files.write_adapter(model, aside, state_dict or self._part_state())
+                lora_files.write_adapter(model, aside, state_dict or self.part_state(model))
                 saved_files.write_tokenizer(self.processing_class, aside)
             else:
                 model.save_pretrained(aside, state_dict=state_dict)

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from llava.model.layouts import ADAPTER_CONFIG
+from llava.model.layouts import TRAINED_FILE as OTHER_WEIGHTS
+from llava.model.lora_adapter import ADAPTER_WEIGHTS, OLD_ADAPTER_WEIGHTS
 from llava.model.published_names import current_state_dict, published_state_dict
 from llava.model.zero3 import gathered
 from llava.train.saved_files import maybe_zero_3
@@ -25,10 +28,6 @@ from llava.train.saved_files import maybe_zero_3
 if TYPE_CHECKING:
     from peft import PeftModel
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-OLD_ADAPTER_WEIGHTS = "adapter_model.bin"
-OTHER_WEIGHTS = "non_lora_trainables.bin"
 _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
 
@@ -161,16 +160,9 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
         ValueError: another rank or scale, or weights that do not fit.
     """
     _refuse_other_settings(model, Path(folder))
+    held = read_adapter(folder)
+    refuse_other_names(model, held, folder)
     ours = {published_name(name): param for name, param in model.named_parameters()}
-    held = _read(Path(folder))
-    surplus = sorted(held.keys() - ours.keys())
-    missing = sorted(name for name in ours.keys() - held.keys() if "lora_" in name)
-    if surplus or missing:
-        what = f"holds {surplus[0]}" if surplus else f"lacks {missing[0]}"
-        raise ValueError(
-            f"The adapter in '{folder}' {what}, which does not fit this model ({len(surplus)} weights too "
-            f"many, {len(missing)} too few): start from the base and the flags that it was trained with."
-        )
     for name, tensor in held.items():
         with torch.no_grad(), gathered([ours[name]], write=True):
             if ours[name].shape != tensor.shape:
@@ -179,6 +171,28 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str]) -> None:
                     f"{tuple(ours[name].shape)} in this model: start from the base that it was trained on."
                 )
             ours[name].copy_(tensor)
+
+
+def refuse_other_names(model: nn.Module, held: Mapping[str, Tensor], folder: str | os.PathLike[str]) -> None:
+    """Check that the weights of a LoRA folder are those of this model, by name.
+
+    Args:
+        model: that peft has wrapped.
+        held: of `read_adapter`.
+        folder: named in the error.
+
+    Raises:
+        ValueError: a weight is missing, or there is one too many.
+    """
+    ours = {published_name(name) for name, _ in model.named_parameters()}
+    surplus = sorted(held.keys() - ours)
+    missing = sorted(name for name in ours - held.keys() if "lora_" in name)
+    if surplus or missing:
+        what = f"holds {surplus[0]}" if surplus else f"lacks {missing[0]}"
+        raise ValueError(
+            f"The adapter in '{folder}' {what}, which does not fit this model ({len(surplus)} weights too "
+            f"many, {len(missing)} too few): start from the base and the flags that it was trained with."
+        )
 
 
 def _refuse_other_settings(model: Any, folder: Path) -> None:
@@ -197,13 +211,14 @@ def _refuse_other_settings(model: Any, folder: Path) -> None:
             )
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
+def read_adapter(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """All weights of a LoRA folder, under the names of its files; {} for none."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}
     for name in (OLD_ADAPTER_WEIGHTS, OTHER_WEIGHTS):
-        if (folder / name).is_file():
-            tensors |= torch.load(folder / name, map_location="cpu", weights_only=True)
-    if (folder / ADAPTER_WEIGHTS).is_file():
-        tensors |= load_file(folder / ADAPTER_WEIGHTS)
+        if (Path(folder) / name).is_file():
+            tensors |= torch.load(Path(folder) / name, map_location="cpu", weights_only=True)
+    if (Path(folder) / ADAPTER_WEIGHTS).is_file():
+        tensors |= load_file(Path(folder) / ADAPTER_WEIGHTS)
     return {published_name(name): tensor for name, tensor in current_state_dict(tensors).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from llava.model.quantization import BITS, quantization_config
+from llava.model.quantization import BITS, quantization_config, spare_odd_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,6 +84,7 @@ def prepare(model: nn.Module) -> None:
     """Freeze a quantised language model; what is not quantised goes to float32, for stable gradients."""
     from peft import prepare_model_for_kbit_training
 
+    spare_odd_layers(model)
     warnings.filterwarnings("ignore", "MatMul8bitLt: inputs will be cast")  # one line for every product
     prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # the Trainer switches it on
 

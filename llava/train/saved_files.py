@@ -6,7 +6,7 @@ names of published checkpoints (the model class sees to that), and its tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,14 +93,35 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
         if unexpected:
             raise RuntimeError(f"{projector} holds {unexpected}, which this model does not have.")
         return
+    state = read_whole(checkpoint)
+    refuse_other_names(model, state, checkpoint)
+    model.load_state_dict(state, strict=False)
+
+
+def read_whole(checkpoint: Path) -> dict[str, Tensor]:
+    """The weights of a whole model, under the names of current transformers.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
     state = current_state_dict(read_tensors(checkpoint, ""))
     if not state:
         raise FileNotFoundError(
             f"The checkpoint {checkpoint} holds neither {PROJECTOR_FILE} nor whole weights."
         )
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    return state
+
+
+def refuse_other_names(model: nn.Module, state: Mapping[str, Tensor], checkpoint: Path) -> None:
+    """Check that the weights of a whole model are those of this one, by name.
+
+    Raises:
+        RuntimeError: one is missing that is not tied to another, or there is one too many.
+    """
+    ours = model.state_dict().keys()
     tied = getattr(model, "all_tied_weights_keys", None) or {}
-    if unexpected or set(missing) - set(tied):
+    missing, unexpected = sorted(ours - state.keys() - set(tied)), sorted(state.keys() - ours)
+    if unexpected or missing:
         raise RuntimeError(f"{checkpoint} lacks {missing} and has {unexpected} too many for this model.")
 
 

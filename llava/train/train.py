@@ -19,6 +19,7 @@ if __name__ == "__main__":  # as a script (`deepspeed llava/train/train.py`), on
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer
 
     from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
@@ -97,6 +98,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
 
     from llava.train.data import make_supervised_data_module
     from llava.train.llava_trainer import LLaVATrainer
+    from llava.train.memory_report import announce_memory
+    from llava.train.save_rehearsal import rehearse_save
 
     trainer = LLaVATrainer(
         model=model,
@@ -105,6 +108,8 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
         fingerprint=fingerprint,
         **make_supervised_data_module(tokenizer, data_args),
     )
+    announce_memory(trainer)
+    rehearse_save(trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     safe_save_model_for_hf_trainer(trainer, training_args.output_dir)
@@ -158,7 +163,7 @@ def add_vision(
 
     model.get_model().initialize_vision_modules(model_args=model_args, fsdp=training_args.fsdp)
     tower = model.get_vision_tower()
-    tower.to(dtype=training_args.run_dtype, device=training_args.device)
+    tower.to(dtype=_tower_dtype(model_args, training_args), device=training_args.device)
 
     data_args.image_processor = tower.image_processor
     data_args.is_multimodal = True
@@ -177,18 +182,30 @@ def add_vision(
     config.tokenizer_model_max_length = tokenizer.model_max_length
     config.freeze_mm_mlp_adapter = training_args.freeze_mm_mlp_adapter
     config.mm_projector_lr = training_args.mm_projector_lr
+    config.unfreeze_mm_vision_tower = model_args.unfreeze_mm_vision_tower
+    config.mm_vision_tower_lr = training_args.mm_vision_tower_lr
     config.mm_use_im_start_end = model_args.mm_use_im_start_end
     config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
+
+
+def _tower_dtype(model_args: ModelArguments, training_args: TrainingArguments) -> torch.dtype:
+    """That of the run for a frozen tower; one that trains is kept as the language model is."""
+    import torch
+
+    if training_args.fp16 and model_args.unfreeze_mm_vision_tower:
+        return torch.float32  # computes in fp16 by autocast
+    return training_args.run_dtype
 
 
 def choose_what_trains(
     model: PreTrainedModel, model_args: ModelArguments, training_args: TrainingArguments
 ) -> None:
-    """Set `requires_grad` by the flags. The tower is always frozen, and with LoRA so is the language model.
+    """Set `requires_grad` by the flags. With LoRA the language model is frozen.
 
     Raises:
-        ValueError: the flags leave nothing to train.
+        ValueError: the flags leave nothing to train, or rule each other out.
     """
+    _check_tower_flags(model_args, training_args)
     stage_1 = bool(model_args.tune_mm_mlp_adapter)
     model.config.tune_mm_mlp_adapter = training_args.tune_mm_mlp_adapter = stage_1
     if stage_1 and (training_args.freeze_mm_mlp_adapter or model_args.vision_tower is None):
@@ -208,7 +225,28 @@ def choose_what_trains(
         newline = getattr(model.get_model(), "image_newline", None)
         if newline is not None:  # only tiles have rows to end
             newline.requires_grad_(projector_trains and model.config.image_aspect_ratio == "anyres")
-        model.get_vision_tower().requires_grad_(False)
+        tower = model.get_vision_tower()
+        tower.requires_grad_(False)
+        if model_args.unfreeze_mm_vision_tower:
+            tower.unfreeze()
+
+
+def _check_tower_flags(model_args: ModelArguments, training_args: TrainingArguments) -> None:
+    if not model_args.unfreeze_mm_vision_tower:
+        if training_args.mm_vision_tower_lr is not None:
+            raise ValueError(
+                f"--mm_vision_tower_lr {training_args.mm_vision_tower_lr} is the rate of a tower that is "
+                "frozen; pass --unfreeze_mm_vision_tower True too, or leave it out."
+            )
+        return
+    others = {
+        "--tune_mm_mlp_adapter True trains the projector alone": model_args.tune_mm_mlp_adapter,
+        "no --vision_tower is given": model_args.vision_tower is None,
+        "--fsdp hides the tower from training": bool(training_args.fsdp),
+    }
+    for reason, holds in others.items():
+        if holds:
+            raise ValueError(f"--unfreeze_mm_vision_tower True trains the tower, but {reason}; drop one.")
 
 
 def safe_save_model_for_hf_trainer(trainer: Trainer, output_dir: str) -> None:

@@ -18,8 +18,8 @@ def add_gap(commands: Any) -> None:
         "gap",
         help="distance, spread, norms and cosine of image and text tokens at the language model's input",
         description="Gap statistics at the language model's input over image-caption pairs, of one "
-        "checkpoint or several on the same pairs. Writes one JSON each; what is done and unchanged is not done "
-        "again.",
+        "checkpoint or several on the same pairs. Writes one JSON each; what is done and unchanged is "
+        "not done again.",
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="checkpoint: folder or hub name")
     parser.add_argument("data", type=Path, metavar="DATA", help="captions: a JSON in LLaVA's format")

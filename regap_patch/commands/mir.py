@@ -53,6 +53,13 @@ def add_mir(commands: Any) -> None:
         "--template",
         help="LLaVA: name of a conversation template (vicuna_v1); else text with {text}, <image>",
     )
+    add(
+        "--compat",
+        action="append",
+        choices=("mir-accurate", "mir-fast-defect"),
+        default=[],
+        help="also what the published script says in this mode; may be given twice",
+    )
     add("--offload", action="store_true", help="the model stays on the CPU, one layer at a time on --device")
     add("--evaluation", choices=("auto", "layer_major", "streaming"), default="auto", help="(%(default)s)")
     add("--plan", metavar="{7b,13b}", help="print what it would cost, and run nothing")
@@ -125,6 +132,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         evaluation=arguments.evaluation,
         offload=options.device if arguments.offload else None,
         project_layers=tuple(layers),
+        compat=tuple(dict.fromkeys(arguments.compat)),
     )
     output_path = arguments.output_path or Path("mir")
     files = mir_of_checkpoints(
@@ -208,11 +216,21 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         )
     if result["evaluation"]["mode"] == "streaming":
         notes.append(f"one streaming pass ({result['evaluation']['why']}): no error bar")
+    for mode, script in result["compat"].items():
+        notes.append(f"{mode}: {_script(script)}")
     if "ill_conditioned" in result["mir"]["flags"]:
         notes.append("ill-conditioned layers: digits beyond float32 were needed and not to be had")
     if result["mir"]["reason"]:
         notes.append(result["mir"]["reason"])
     return notes
+
+
+def _script(found: Mapping[str, Any]) -> str:
+    """The published script's number, and how far it is to be believed."""
+    if found["value"] is None:
+        return f"NaN. {found['reason']}"
+    layers = found["ill_conditioned_layers"]
+    return f"{found['value']:.4f}" + (f" (ill-conditioned in layers {layers})" if layers else "")
 
 
 def _layer_table(result: Mapping[str, Any]) -> str:

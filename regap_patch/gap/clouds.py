@@ -53,7 +53,8 @@ class Cloud:
             found = f"{tuple(sample.shape)} {sample.dtype}"
             if sample.dim() != 2 or sample.shape[1] != width or not width or not sample.is_floating_point():
                 raise RowsError(
-                    f"The {name}{place} must be floating (n, D) of one width, but are {found}.", index
+                    f"The {name}{place} must be floating (n, D) of one width, but are {found}.",
+                    index if paired else None,
                 )
             if paired and not len(sample):
                 raise RowsError(f"The {name}{place} are none: leave the sample out or give it rows.", index)

@@ -33,8 +33,9 @@ class Coupling:
         product: L' S L, (r, r) float64, symmetric, lower triangle filled; None for "rows x rows".
         cross_rows: (n1, n2) float64, A1 A2', whose singular values are wanted; only for "rows x rows".
         rank: no more eigenvalues than this differ from zero.
-        pivot: least share of a coordinate's variance that the coordinates before it leave unexplained; 1
-            where no Cholesky factor was taken, 0 for "spectral".
+        pivot: least share of a coordinate's variance that the coordinates before it leave unexplained, of the
+            factored side, and of both where a product was taken in float32; 1 where no Cholesky factor was
+            taken, 0 for "spectral".
     """
 
     first: int
@@ -74,6 +75,8 @@ def couple(first: Moments, second: Moments) -> Coupling:
         assert other.covariance is not None
         factor, pivot = _cholesky(side.covariance)
         if pivot > SINGULAR:
+            if torch.float32 in (first.products, second.products):
+                pivot = min(pivot, _cholesky(other.covariance.float())[1])
             return Coupling(
                 index, factor, _sandwich(factor, other.covariance), None, width, pivot, "cholesky"
             )
@@ -93,10 +96,14 @@ def _cholesky(covariance: Tensor) -> tuple[Tensor, float]:
 
 
 def _sandwich(lower: Tensor, covariance: Tensor) -> Tensor:
-    """L' S L for lower triangular L, its lower triangle only: 4/3 D^3 operations instead of 4 D^3."""
+    """L' S L for lower triangular L, its lower triangle only: 4/3 D^3 operations instead of 4 D^3.
+
+    All is laid out in columns, as LAPACK gave L and will read the product: another layout costs it a copy.
+    """
+    upper = lower.t()
     product = torch.zeros_like(covariance)
-    for start in range(0, len(lower), STRIP):
+    for start in range(0, len(upper), STRIP):
         stop = start + STRIP
-        right = covariance[start:, start:] @ lower[start:, start:stop]
-        product[start:, start:stop] = lower[start:, start:].t() @ right
-    return product
+        left = upper[start:stop, start:] @ covariance[start:, start:]
+        product[start:stop, start:] = left @ upper[start:, start:].t()
+    return product.t()

@@ -20,8 +20,8 @@ from regap_patch.gap.outliers import Replacement
 
 # Float32 sums are off by about 1e-7 of the variance: a pivot below this, or a distance below this share of
 # the traces, needs float64.
-RESOLVED_PIVOT = 1e-3
-RESOLVED_SHARE = 0.05
+RESOLVED_PIVOT = 1e-4
+RESOLVED_SHARE = 0.1
 # A variance below this share of the mean square is round-off of float32 rows.
 CONSTANT = 1e-14
 

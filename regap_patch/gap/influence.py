@@ -16,9 +16,11 @@ from torch import Tensor
 
 from regap_patch.gap.clouds import Cloud
 from regap_patch.gap.frechet import FrechetParts
-from regap_patch.gap.moments import BLOCK_ROWS, Moments
+from regap_patch.gap.moments import Moments
 from regap_patch.gap.outliers import Replacement
 from regap_patch.gap.precision import exact_products
+
+BLOCK_ROWS = 2048
 
 
 def influence_of_pairs(

@@ -1,7 +1,7 @@
 """Mean and covariance of a cloud from running sums: float32 products of shifted blocks, added up in float64.
 
-A symmetric product is half redundant, so only the strips at and below the diagonal are multiplied. The sums
-take rows in any order and any number at a time, so a stream can feed them as well as a stored cloud.
+A symmetric product is half redundant, so only the strips at and right of the diagonal are multiplied. The
+sums take rows in any order and any number at a time, so a stream can feed them as well as a stored cloud.
 Axes: N rows, D width.
 """
 
@@ -18,7 +18,9 @@ from regap_patch.gap.outliers import Replacement
 from regap_patch.gap.precision import exact_products, float64
 
 STRIP = 256
-BLOCK_ROWS = 2048
+# Rows of one float32 product: each costs an addition of (D, D) in float64, and more of them cost digits.
+LEAST_ROWS = 256
+SHIFT_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class MomentSums:
         width: D.
         products: float32, or float64 where float32 does not resolve the covariance (twice the time).
         device: where the sums live; (D, D) float64 of memory.
-        shift: (D,) subtracted from each row first; None takes the mean of the first block.
+        shift: (D,) subtracted from each row first; None takes the mean of the first rows.
     """
 
     def __init__(
@@ -92,16 +94,16 @@ class MomentSums:
         rows = rows.to(self.products)
         if self.shift is None:
             chosen = rows if keep is None else rows[keep]
-            self.shift = chosen.mean(0, dtype=torch.float64).to(self.products)
+            self.shift = chosen[:SHIFT_ROWS].mean(0, dtype=torch.float64).to(self.products)
         rows = rows - self.shift
         if keep is not None and kept < len(rows):
             rows[~keep] = 0.0
         self.count += kept
-        self.total += rows.sum(0, dtype=torch.float64)
         with exact_products(rows.device):
+            self.total += rows.new_ones(len(rows)) @ rows
             for start in range(0, rows.shape[1], STRIP):
                 stop = start + STRIP
-                self.squares[start:, start:stop] += rows[:, start:].t() @ rows[:, start:stop]
+                self.squares[start:stop, start:] += rows[:, start:stop].t() @ rows[:, start:]
 
     def add_copies(self, row: Tensor, count: int) -> None:
         """Add `count` copies of one row (D,): what stands in for outlying rows."""
@@ -118,8 +120,12 @@ class MomentSums:
         """Mean and unbiased covariance of what was added."""
         assert self.shift is not None
         mean = self.total / self.count
-        covariance = self.squares - torch.outer(self.total, mean)
-        covariance = (covariance.tril() + covariance.tril(-1).t()) / max(self.count - 1, 1)
+        covariance = self.squares.clone().addr_(self.total, mean, alpha=-1.0).div_(max(self.count - 1, 1))
+        for start in range(0, len(mean), STRIP):
+            stop = start + STRIP
+            corner = covariance[start:stop, start:stop]
+            corner.copy_(corner.triu() + corner.triu(1).t())
+            covariance[stop:, start:stop] = covariance[start:stop, stop:].t()
         return Moments(self.count, mean + self.shift.to(mean), covariance, None, self.products)
 
 
@@ -128,7 +134,7 @@ def sums_of(
 ) -> MomentSums:
     """The sums of a cloud with its outlying rows replaced. Extra memory: a block and (D, D) float64."""
     sums = MomentSums(cloud.width, products=products, device=cloud.device, shift=shift)
-    size, start = max(BLOCK_ROWS, cloud.width), 0
+    size, start = max(LEAST_ROWS, cloud.width), 0
     for block in cloud.blocks(size):
         stop = start + len(block)
         sums.add(

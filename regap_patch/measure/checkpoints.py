@@ -197,13 +197,17 @@ def load_checkpoint(
     kind = kind_of(path)
     load: Any = import_module(f"regap_patch.measure.{kind}_prompts").load
     loading: Any = import_module("transformers.utils.logging")
-    loading.disable_progress_bar()
     precision = dtype or ("float32" if device == "cpu" else "float16")
     used = base if base is not None and needs_base(path) else None
+    was = loading.get_verbosity()
+    loading.disable_progress_bar()
+    loading.set_verbosity_error()  # a projector that comes from another file is news on every load
     try:
         model, prompter = load(path, used, template, device, precision)
     except (OSError, ValueError, ImportError) as error:
         raise MeasureError(f"{path} cannot be loaded: {error}") from error
+    finally:
+        loading.set_verbosity(was)
     description = {
         "path": path,
         "base": used,

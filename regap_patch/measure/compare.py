@@ -23,7 +23,6 @@ SAME = (
     ("the texts", ("data", "texts", "sha256")),
     ("the template", ("data", "template")),
     ("the length at which texts are cut", ("data", "max_text_tokens")),
-    ("the compatibility mode", ("compat", "mode")),
 )
 
 

@@ -1,8 +1,9 @@
 """All pairs through one layer, then all through the next: one layer's states are ever held, not K of them.
 
 The layers are called one at a time with the arguments that the first of them was given. Whether a model
-allows that is not believed but seen: before anything is measured, the longest pair goes once through the
-whole model and once through its layers one by one, and every state must agree in every bit.
+allows that is not believed but seen: before anything is measured, the longest and the shortest pair go once
+through the whole model and once through its layers, one by one and in turn, and every state must agree in
+every bit.
 
 Axes: K layers, L rows of the language model's input, D its width.
 """
@@ -52,37 +53,49 @@ def held_by(samples: Sequence[Sample]) -> int:
 def why_not(
     decoder: Decoder,
     model: nn.Module,
-    sample: Sample,
-    arguments: Mapping[str, Any],
+    tried: Sequence[tuple[Sample, Mapping[str, Any]]],
     device: torch.device | None = None,
 ) -> tuple[str, list[nn.Module]]:
-    """Whether the layers can be called one by one, on this sample.
+    """Whether the layers can be called one by one, on two samples in turn.
+
+    Two, because a layer that keeps something for the next one would be right on one sample alone.
 
     Args:
         decoder: of this model.
         model: without wrappers, in evaluation mode.
-        sample: the one to try it on, as `capture` left it; it is not changed.
-        arguments: of its forward pass.
+        tried: samples as `capture` left them, which are not changed, and the arguments of their forward
+            passes.
         device: where each layer runs; None for where it is.
 
     Returns:
         Why not, in words, empty if they can; and what the decoder calls after its last layer.
     """
-    whole: list[str] = []
-    with brought_in_turn(decoder, device):
-        tail = walk_layers(decoder, model, arguments, lambda layer, state: whole.append(_digest(state)))
-    if len(whole) != len(decoder.layers) + 1:
-        return f"{len(decoder.layers)} layers ran {len(whole) - 1} times", tail
-    call = sample.call
+    whole: list[list[str]] = []
+    tail: list[nn.Module] = []
+    for _, arguments in tried:
+        seen: list[str] = []
+        with brought_in_turn(decoder, device):
+            tail = walk_layers(
+                decoder,
+                model,
+                arguments,
+                lambda layer, state, seen=seen: seen.append(_digest(state)),  # type: ignore[misc]
+            )
+        whole.append(seen)
+    if len(whole[0]) != len(decoder.layers) + 1:
+        return f"{len(decoder.layers)} layers ran {len(whole[0]) - 1} times", tail
+    calls = [sample.call for sample, _ in tried]
     try:
         for number, layer in enumerate(decoder.layers, 1):
             with placed(layer, device):
-                state = call.run(layer)
+                states = [call.run(layer) for call in calls]
             if number == len(decoder.layers):
-                state = finish(tail, state)
-            if _digest(state) != whole[number]:
+                states = [finish(tail, state) for state in states]
+            if [_digest(state) for state in states] != [seen[number] for seen in whole]:
                 return f"layer {number} alone gives other bits than inside the model", tail
-            call = LayerCall(state, call.args, call.kwargs)
+            calls = [
+                LayerCall(state, call.args, call.kwargs) for state, call in zip(states, calls, strict=True)
+            ]
     except (RuntimeError, TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
         return f"a layer cannot be called alone ({type(error).__name__}: {error})", tail
     return "", tail

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from regap_patch.errors import MeasureError, RowsError
 from regap_patch.gap.clouds import Cloud
+from regap_patch.gap.curve import pairs_curve
 from regap_patch.gap.integration_rate import MirResult, combine
 from regap_patch.gap.layer import LayerTerm, layer_term
+from regap_patch.gap.reference_script import reference_term
 from regap_patch.hosts.host import Host
 from regap_patch.hosts.table import find_host, unwrapped
 from regap_patch.measure.capture import Sample, capture
@@ -42,6 +44,7 @@ class MirSettings:
         evaluation: `layer_major`, `streaming`, or `auto`: streaming where layers cannot be called alone.
         offload: bring one layer's weights at a time to this device; the model stays where it is.
         project_layers: layers (0 to K, negative from the end) of which a flat picture is taken.
+        compat: numbers of the published script to take beside, of `regap_patch.gap.COMPAT_IN_WORDS`.
     """
 
     sizes: tuple[int, ...] = ()
@@ -49,6 +52,7 @@ class MirSettings:
     evaluation: str = AUTO
     offload: torch.device | str | None = None
     project_layers: tuple[int, ...] = ()
+    compat: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class MirReport:
         rows: image rows and text rows of all pairs.
         host: the model family.
         projections: of the layers asked for.
+        compat: what the published script would have said, by mode.
     """
 
     result: MirResult
@@ -72,6 +77,7 @@ class MirReport:
     rows: dict[str, int]
     host: str
     projections: tuple[Projection, ...] = ()
+    compat: dict[str, MirResult] = field(default_factory=dict)
 
 
 @dataclass
@@ -86,6 +92,7 @@ class _Run:
     names: Sequence[str]
     sizes: Sequence[int]
     groups: int | None
+    compat: Sequence[str]
     shown: Sequence[int]
     device: torch.device | None
     progress: Progress
@@ -143,6 +150,7 @@ def measure_mir(
         names=names or [f"pair {number}" for number in range(len(pairs))],
         sizes=sizes,
         groups=settings.groups,
+        compat=settings.compat,
         shown=_layers(settings.project_layers, depth),
         device=None if settings.offload is None else torch.device(settings.offload),
         progress=progress,
@@ -162,30 +170,37 @@ def _measure(run: _Run, evaluation: str) -> MirReport:
         "text": sum(len(sample.text) for sample in samples),
     }
     everything = (len(run.decoder.layers) + 1) * sum(sample.call.hidden.nbytes for sample in samples)
-    longest = max(range(len(samples)), key=lambda index: samples[index].call.hidden.shape[1])
+    by_length = sorted(range(len(samples)), key=lambda index: samples[index].call.hidden.shape[1])
     reason = "it was asked for"
     tail: list[nn.Module] = []
     if evaluation != STREAMING:
-        reason, tail = why_not(run.decoder, run.model, samples[longest], run.pairs[longest], run.device)
+        tried = [(samples[index], run.pairs[index]) for index in (by_length[-1], by_length[0])]
+        reason, tail = why_not(run.decoder, run.model, tried, run.device)
     if reason and evaluation == LAYER_MAJOR:
         raise MeasureError(
             f"Layer by layer was asked for, but {reason}: leave the choice to us, or take the streaming mode."
         )
-    how: dict[str, Any]
+    compat: dict[str, MirResult] = {}
+    how: dict[str, Any] = {"mode": LAYER_MAJOR}
     if reason:
+        if run.compat:
+            raise MeasureError(
+                f"The published script's number ({run.compat[0]}) was asked for, which takes all rows of a "
+                f"layer at once, but {reason}: leave --compat out."
+            )
         curve, pictures, certificate = _stream(run, samples)
         how = {"mode": STREAMING, "why": reason, "certificate": certificate}
     else:
-        curve, pictures = _layer_by_layer(run, samples, tail)
-        how = {"mode": LAYER_MAJOR}
+        curve, pictures, compat = _layer_by_layer(run, samples, tail)
     memory = {"collector_peak": run.ledger.peak, "store_everything": everything}
-    return MirReport(curve[len(samples)], curve, how, memory, rows, run.host.name, tuple(pictures))
+    return MirReport(curve[len(samples)], curve, how, memory, rows, run.host.name, tuple(pictures), compat)
 
 
 def _layer_by_layer(
     run: _Run, samples: Sequence[Sample], tail: Sequence[nn.Module]
-) -> tuple[dict[int, MirResult], list[Projection]]:
+) -> tuple[dict[int, MirResult], list[Projection], dict[str, MirResult]]:
     terms: dict[int, list[LayerTerm]] = {size: [] for size in run.sizes}
+    compat: dict[str, list[LayerTerm]] = {mode: [] for mode in run.compat}
     cheap = GROUPS if samples[0].call.hidden.shape[-1] <= CHEAP_WIDTH else 0
     groups = min(cheap if run.groups is None else run.groups, len(samples))
     pictures: list[Projection] = []
@@ -194,24 +209,29 @@ def _layer_by_layer(
     for layer, hidden in enumerate(states):
         run.progress("layers", layer, depth + 1)
         image, text = _clouds(layer, samples, hidden)
-        copied = sum(
-            rows.nbytes
-            for cloud in (image, text)
-            for rows, state in zip(cloud.samples, hidden, strict=True)
-            if rows.untyped_storage().data_ptr() != state.untyped_storage().data_ptr()
-        )
+        copied = _copied(image, hidden) + _copied(text, hidden)
         run.ledger.take(copied)
-        for size in run.sizes:
-            first = range(size)
-            taken = groups if size == len(samples) else 0
-            clouds = image.choose(first), text.choose(first)
-            terms[size].append(layer_term(*clouds, errors=True, groups=taken))
+        for size, term in pairs_curve(image, text, run.sizes[:-1]).items():
+            terms[size].append(term)
+        terms[len(samples)].append(layer_term(image, text, errors=True, groups=groups))
+        for mode, found in compat.items():
+            found.append(reference_term(image, text, mode))
         if layer in run.shown:
-            pictures.append(project(layer, image.samples, text.samples))
+            pictures.append(project(layer, image, text))
         run.ledger.take(-copied)
-        del image, text, clouds
+        del image, text
     run.progress("layers", depth + 1, depth + 1)
-    return {size: combine(found[1:], layer_zero=found[0]) for size, found in terms.items()}, pictures
+    curve = {size: combine(found[1:], layer_zero=found[0]) for size, found in terms.items()}
+    return curve, pictures, {mode: combine(found[1:], layer_zero=found[0]) for mode, found in compat.items()}
+
+
+def _copied(cloud: Cloud, hidden: Sequence[Tensor]) -> int:
+    """Bytes of the rows that are no views of the states: those that are no neighbours."""
+    return sum(
+        rows.nbytes
+        for rows, state in zip(cloud.samples, hidden, strict=True)
+        if rows.untyped_storage().data_ptr() != state.untyped_storage().data_ptr()
+    )
 
 
 def _clouds(layer: int, samples: Sequence[Sample], hidden: Sequence[Tensor]) -> tuple[Cloud, Cloud]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from regap_patch.errors import MeasureError
 from regap_patch.gap.integration_rate import MirResult
-from regap_patch.gap.layer import LayerTerm
+from regap_patch.gap.layer import ILL_CONDITIONED, LayerTerm
 from regap_patch.measure.gap import GapReport
 from regap_patch.measure.mir import MirReport
 from regap_patch.version import __version__
@@ -102,6 +102,7 @@ def mir_fields(report: MirReport) -> dict[str, Any]:
         "layers": [term_fields(number, term) for number, term in enumerate(result.per_layer, 1)],
         "curve": curve,
         "influence": None if result.influence is None else result.influence.tolist(),
+        "compat": {mode: _compat(found) for mode, found in report.compat.items()},
         "evaluation": report.evaluation,
         "memory": report.memory,
         "rows": report.rows,
@@ -119,6 +120,13 @@ def gap_fields(report: GapReport) -> dict[str, Any]:
         "samples": report.samples,
         "host": report.host,
     }
+
+
+def _compat(result: MirResult) -> dict[str, Any]:
+    """A number of the published script's, and where it is not determined to 1e-5."""
+    layers = [number for number, term in enumerate(result.per_layer, 1) if ILL_CONDITIONED in term.flags]
+    terms = [term.frechet for term in result.per_layer]
+    return {"value": result.value, "reason": result.reason, "ill_conditioned_layers": layers, "terms": terms}
 
 
 def _value(result: MirResult) -> dict[str, Any]:

@@ -11,6 +11,12 @@ _HOMES = {
     "read_runs": "runs",
     "draw_runs": "plots",
     "plot_runs": "plots",
+    "MirFile": "mir_files",
+    "is_mir_file": "mir_files",
+    "read_mir_file": "mir_files",
+    "read_mir_files": "mir_files",
+    "draw_mir": "mir_plots",
+    "plot_mir": "mir_plots",
 }
 __all__ = list(_HOMES)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regap_patch.errors import ReportError
+from regap_patch.report.figures import new_figure, save_figure
 from regap_patch.report.runs import RunLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg")
 _STYLES = ("-", "--")
 
 
@@ -54,13 +52,7 @@ def draw_runs(runs: Sequence[RunLog]) -> Figure:
     Raises:
         ReportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ReportError(
-            f"A plot needs matplotlib, but importing it failed ({error}): pip install matplotlib."
-        ) from error
-    figure = Figure(figsize=(11, 7), layout="constrained")
+    figure = new_figure((11, 7))
     for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         _draw(axes, panel, runs)
     figure.axes[0].legend(frameon=False)
@@ -77,21 +69,4 @@ def plot_runs(runs: Sequence[RunLog], output_path: str | Path) -> Path:
     Raises:
         ReportError: another suffix, or matplotlib is not installed.
     """
-    path = Path(output_path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ReportError(
-            f"The plot was to be written to {path}, but {path.suffix or 'no suffix'} is no format that "
-            f"it can have: end the name in {' or '.join(SUFFIXES)}."
-        )
-    figure = draw_runs(runs)
-    import matplotlib
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with matplotlib.rc_context({"svg.fonttype": "none"}):  # words stay words: they can be searched
-            figure.savefig(aside, format=path.suffix[1:].lower(), dpi=130)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    return save_figure(lambda: draw_runs(runs), output_path)

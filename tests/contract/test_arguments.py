@@ -107,6 +107,9 @@ def test_defaults_are_those_of_llava(parse):
         "mm_use_im_patch_token": True,
         "mm_patch_merge_type": "flat",
         "mm_vision_select_feature": "patch",
+        "unfreeze_mm_vision_tower": False,
+        "s2": False,
+        "s2_scales": "336,672,1008",
     }
     assert (data.data_path, data.image_folder, data.image_aspect_ratio) == (None, None, "square")
     assert (data.lazy_preprocess, data.is_multimodal) == (False, False)
@@ -175,7 +178,8 @@ def test_a_flag_without_effect_says_so(parse, caplog: pytest.LogCaptureFixture):
         (
             "--version v7",
             "--version v7 is not a conversation template to train with: pass one of "
-            "llava_v1, plain, v0, v0.5, v0_plain, v1, v1_mmtag, vicuna_v1.",
+            "chatml_direct, default, llama_2, llava_llama_2, llava_v0, llava_v1, mistral_direct, "
+            "mistral_instruct, mpt, plain, v0, v0.5, v0_mmtag, v0_plain, v1, v1_mmtag, vicuna_v1.",
         ),
         (
             "--lora_weight_path there",

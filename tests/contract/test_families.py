@@ -133,3 +133,22 @@ def test_trained_by_the_command(tiny: TinyAssets, mistral, tmp_path):
     fields = json.loads((tmp_path / "out" / "config.json").read_text())
     assert fields["architectures"] == ["LlavaMistralForCausalLM"]
     assert fields["rope_theta"] == ROPE_THETA
+
+
+def test_the_patch_finds_its_way(tiny: TinyAssets, mistral):
+    """Statistics of image and text rows, and bit-equality without weight: Mistral is a host like LLaMA."""
+    from regap_patch import ReGapConfig, apply_regap
+
+    model = seeing(mistral, tiny).train()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("mm_projector" in name)
+    ids = torch.tensor([[1, 300, -200, 310, 311], [1, 301, 302, 303, 304]])
+    labels = torch.where(ids > 302, ids, -100)
+    images = torch.randn(2, 3, 56, 56)
+    plain = model(ids, labels=labels, images=images).loss
+    with apply_regap(model, ReGapConfig(alpha=1.0)) as patch:
+        assert patch.host.name == "llava"
+        patched = model(ids, labels=labels, images=images).loss
+        assert patched > plain
+        assert float(patch.last.loss_gap) > 0
+    assert torch.equal(model(ids, labels=labels, images=images).loss, plain)

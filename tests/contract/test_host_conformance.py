@@ -24,9 +24,12 @@ from regap_patch.errors import (
     UnknownHostError,
     UnsupportedModelError,
 )
+from regap_patch.gap import mir
 from regap_patch.hosts.table import HOSTS
+from regap_patch.measure import MirSettings, measure_gap, measure_mir
 from tests.contract.host_rows import ROWS
-from tests.contract.host_samples import IMAGE, IMG, MIXED, RAGGED, TEXT_ONLY
+from tests.contract.host_samples import BOS, EOS, IMAGE, IMG, MIXED, RAGGED, TEXT_ONLY
+from tests.contract.stored_states import MEASURED, SEVERAL, batches, stored
 from tests.contract.tiny_hosts import OLD
 from tests.unit.no_waiting import NoWaiting
 
@@ -459,6 +462,58 @@ class TestConformance:
         data = {name: value.to("meta") for name, value in row.collate(RAGGED, 0).items()}
         model(**data).loss.backward()
         assert all(p.grad.is_meta for p in model.get_submodule(row.projector).parameters())
+
+    def check_mir(self, row, model, samples):
+        """Layer by layer against every state stored: the same bits, on the same statistics code."""
+        data = batches(row, samples)
+        layers = stored(row, copy.deepcopy(model).eval(), samples, data)
+        before = hooks(model)
+        report = measure_mir(model, data, MirSettings(groups=0))
+        assert report.evaluation == {"mode": "layer_major"}
+        assert report.host == row.host
+        assert report.rows == {
+            kind: sum(map(len, layers[0][side])) for side, kind in enumerate(("image", "text"))
+        }
+        expected = mir(layers[1:], layer_zero=layers[0])
+        assert report.result == expected
+        assert torch.equal(report.result.influence, expected.influence)
+        assert len(report.result.per_layer) == len(layers) - 1
+        assert model.training
+        if before:  # transformers' first pass installs hooks of its own
+            assert hooks(model) == before
+        return report
+
+    def test_mir_has_the_bits_of_storing_every_state(self, row, model):
+        self.check_mir(row, model, MEASURED)
+
+    def test_mir_of_several_images(self, row, model):
+        self.check_mir(row, model, MEASURED + SEVERAL)
+
+    def test_mir_in_one_streaming_pass(self, row, model):
+        data = batches(row, MEASURED)
+        exact = measure_mir(model, data, MirSettings(groups=0))
+        report = measure_mir(model, data, MirSettings(evaluation="streaming"))
+        assert report.evaluation["mode"] == "streaming"
+        certificate = report.evaluation["certificate"]  # what it missed, it ran again with the rows stored
+        assert bool(certificate["outliers_missed"]) == bool(certificate["layers_run_again"])
+        assert report.result.stderr is None
+        assert report.result.value == pytest.approx(exact.result.value, abs=1e-6)
+        assert report.result.layer_zero.frechet == pytest.approx(exact.result.layer_zero.frechet, rel=1e-5)
+
+    def test_gap_at_the_input(self, row, model):
+        samples = [([BOS, IMG], [40, 41, 42, EOS]), ([BOS, IMG], [50, 51]), ([BOS, IMG], [53, 54, 55, EOS])]
+        data = batches(row, samples)
+        pairs = [row.clouds(model.eval(), [one], args)[0] for one, args in zip(samples, data, strict=True)]
+        report = measure_gap(model, data)
+        assert [each["centroid_l2"] for each in report.samples] == pytest.approx(centroids(pairs), rel=1e-4)
+        image, text = (torch.cat(clouds) for clouds in zip(*pairs, strict=True))
+        assert report.corpus["centroid_l2"] == pytest.approx(centroids([(image, text)])[0], rel=1e-4)
+        assert report.corpus["pairwise_sq"] == pytest.approx(
+            torch.cdist(image, text).square().mean().item(), rel=1e-4
+        )
+        assert report.corpus["norm_ratio"] == pytest.approx(
+            (image.norm(dim=1).mean() / text.norm(dim=1).mean()).item(), rel=1e-4
+        )
 
 
 def test_the_table_names_what_exists(row):

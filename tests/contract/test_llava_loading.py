@@ -104,7 +104,10 @@ def test_missing_token_flags_mean_a_patch_token(llava_folder, tmp_path):
     tokenizer, loaded, _, _ = load(path)
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer) - 3, len(tokenizer)))
     assert tokens == ["<im_patch>", "<im_start>", "<im_end>"]
-    assert len(loaded.get_input_embeddings().weight) == len(tokenizer)
+    for embedding in (loaded.get_input_embeddings(), loaded.get_output_embeddings()):
+        old, new = embedding.weight[:-3].float(), embedding.weight[-3:].float()
+        torch.testing.assert_close(new, old.mean(0).expand(3, -1), atol=1e-4, rtol=0)
+        assert len(old) == len(tokenizer) - 3
 
 
 def test_refusals(llava_folder, stage_one_folder, tiny, tmp_path):
@@ -163,7 +166,7 @@ def test_a_projector_file_that_is_none(tiny, tmp_path):
 
 
 def test_unknown_towers_and_projectors(tiny):
-    with pytest.raises(ValueError, match="neither a folder here nor a known CLIP on the hub"):
+    with pytest.raises(ValueError, match="neither a folder here nor a known CLIP or SigLIP on the hub"):
         make_model(tiny, vision_tower="no/such-tower")
     with pytest.raises(ValueError, match="The projector type 'mlp0x_gelu' is unknown"):
         make_model(tiny, mm_projector_type="mlp0x_gelu")

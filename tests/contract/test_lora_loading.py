@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -99,6 +100,18 @@ def test_a_tower_and_embeddings_that_trained_as_a_whole(tiny, tmp_path):
     assert len(loaded.get_input_embeddings().weight) == len(model.get_input_embeddings().weight)
 
 
+def test_biases_beside_the_adapter(tiny, tmp_path):
+    """With `--lora_bias all` those of projector and tower are in the adapter's file."""
+    model = make_model(tiny)
+    adapted = with_adapter(model, bias="all")
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.data += 0.1
+    folder = write(adapted, tmp_path / "lora", ["mm_projector"])
+    _, loaded, _, _ = load(folder, torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), answer(adapted), atol=1e-5, rtol=0)
+
+
 VARIANTS = {
     "rank-stabilised": {"use_rslora": True},
     "patterns": {"rank_pattern": {"down_proj": 2}, "alpha_pattern": {r"layers\.0\.self_attn\.q_proj": 32}},
@@ -180,6 +193,29 @@ def test_beside_quantised_weights(tiny, tmp_path, bits):
     torch.testing.assert_close(answer(loaded), expected, atol=1e-4, rtol=0)
 
 
+def test_without_peft(run, tiny, tmp_path, monkeypatch):
+    """Plain LoRA needs nothing; what needs peft says so."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny.llama, dtype=torch.float32)
+    with_adapter(model, use_dora=True).save_pretrained(tmp_path)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    _, loaded, _, _ = load(run[0], torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), run[1], atol=1e-5, rtol=0)
+    with pytest.raises(
+        ImportError, match=r"is of a kind that only peft can merge \(use_dora=True\); install"
+    ):
+        load(tmp_path)
+
+
+def test_a_configuration_that_upstreams_qlora_wrote(run, tmp_path):
+    """It says how training held the base, whose own weights are whole."""
+    held = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    folder = edited(run[0], tmp_path, "config.json", quantization_config=held)
+    _, loaded, _, _ = load(folder, torch_dtype=torch.float32)
+    torch.testing.assert_close(answer(loaded), run[1], atol=1e-5, rtol=0)
+
+
 def edited(folder, tmp_path, file, **fields):
     copy = shutil.copytree(folder, tmp_path / "edited")
     config = json.loads((copy / file).read_text())
@@ -233,7 +269,11 @@ def test_of_another_model(run, tiny, tmp_path):
 
 def test_torn_adapters(run, tmp_path):
     folder = shutil.copytree(run[0], tmp_path / "lora")
-    (folder / "adapter_model.safetensors").unlink()
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors' is torn"):
+        load(folder)
+    weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"no adapter_model.safetensors; pass a folder whose saving"):
         load(folder)
     torch.save(

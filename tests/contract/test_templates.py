@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import shutil
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,3 +159,37 @@ def test_a_template_of_another_family_is_named(tiny: TinyAssets, tmp_path: Path,
             load_for_training(model_args, training_args, None)
         assert ("--version chatml_direct ends every answer with '<|im_end|>'" in caplog.text) == warned
         caplog.clear()
+
+
+def test_a_tokenizer_without_unk_pads_with_its_end(tiny: TinyAssets, tmp_path: Path, monkeypatch):
+    """As ChatML's tokenizers of today are; whose end token is in the text is known by lengths, not by ids."""
+    from llava import conversation
+    from llava.train.arguments import parse_arguments
+    from llava.train.language_model import load_tokenizer as load_for_training
+    from tests.integration.mini_run import flags
+
+    monkeypatch.setattr(conversation, "default_conversation", conversation.default_conversation)
+    folder = make_chatml_tokenizer(tmp_path / "model")
+    shutil.copyfile(tiny.llama / "config.json", folder / "config.json")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    for changes, pad in (({}, "<|endoftext|>"), ({"unk_token": None}, "<|endoftext|>")):
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings | changes))
+        asked = flags(tiny, 2, tmp_path, model_name_or_path=folder, version="chatml_direct")
+        model_args, _, training_args = parse_arguments(asked)
+        assert load_for_training(model_args, training_args, None).pad_token == pad
+    bare = {"unk_token": None, "eos_token": None, "bos_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | bare))
+    with pytest.raises(ValueError, match="has neither <unk> nor an end token to pad with; pass --version v0"):
+        load_for_training(model_args, training_args, None)
+
+
+@pytest.mark.parametrize("version", ["llama_2", "chatml_direct", "llava_v0", "v1_mmtag"])
+def test_each_kind_of_template_trains(tiny: TinyAssets, tmp_path: Path, monkeypatch, version: str):
+    from llava import conversation
+    from llava.train.train import train
+    from tests.integration.mini_run import flags, losses
+
+    monkeypatch.setattr(conversation, "default_conversation", conversation.default_conversation)
+    train(argv=flags(tiny, 2, tmp_path / "out", version=version, max_steps=2, model_max_length=512))
+    assert len(losses(tmp_path / "out")) == 2
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "out"))

@@ -102,9 +102,14 @@ def forward_without_kwargs() -> Iterator[None]:
     inner = LlavaLlamaForCausalLM.forward
 
     def forward(
-        self: Any, input_ids: Any, attention_mask: Any = None, labels: Any = None, images: Any = None
+        self: Any,
+        input_ids: Any,
+        attention_mask: Any = None,
+        labels: Any = None,
+        images: Any = None,
+        image_sizes: Any = None,
     ):
-        return inner(self, input_ids, attention_mask, labels=labels, images=images)
+        return inner(self, input_ids, attention_mask, labels=labels, images=images, image_sizes=image_sizes)
 
     with mock.patch.object(LlavaLlamaForCausalLM, "forward", forward):
         yield

@@ -1,4 +1,4 @@
-"""Tiles of a picture and several pictures in a row, as upstream has them; there too, what we train on them."""
+"""Tiles of a picture and several pictures in a row, as upstream has them, and what we train on them there."""
 
 from __future__ import annotations
 

@@ -24,10 +24,11 @@ def written(packages, tiny: TinyAssets, tmp_path_factory: pytest.TempPathFactory
     base = make_tiny_mistral(root / "base", tiny.llama, sliding_window=1024)
     torch.save(random_projector(64, 64), root / "mm_projector.bin")
     asked = {"base": str(base), "clip": str(tiny.clip), "projector": str(root / "mm_projector.bin")}
+    asked["family"] = "mistral"
     made = {}
     for name in NAMES:
         folder = root / f"llava-mistral-{name}"
-        made[name] = packages[name]("family_operations.write_mistral", **asked, output_path=str(folder))
+        made[name] = packages[name]("family_operations.write_llava", **asked, output_path=str(folder))
         made[name]["folder"] = folder
     return made
 

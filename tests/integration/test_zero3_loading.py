@@ -28,9 +28,15 @@ folder, args = sys.argv[1], SimpleNamespace(**json.loads(sys.argv[2]))
 model = LlavaLlamaForCausalLM.from_pretrained(folder)
 projector, table = model.model.mm_projector, model.get_input_embeddings().weight
 assert projector[0].weight.numel() == 0, "not partitioned: the test shows nothing"
+newline = model.model.image_newline
+assert newline.numel() == 0, "not partitioned"
+with gathered([newline]):
+    assert torch.allclose(newline, torch.full_like(newline, 0.75)), "from the checkpoint"
 model.get_model().initialize_vision_modules(args)
 with gathered(projector.parameters()):
     assert all((p == 0.5).all() for p in projector.parameters())
+with gathered([newline]):
+    assert (newline == 0.25).all(), "from the projector's file"
 fc1 = model.get_vision_tower().vision_tower.encoder.layers[0].mlp.fc1.bias
 with gathered([fc1]):
     assert (fc1 == 7).all(), "the tower's own weights"
@@ -56,7 +62,8 @@ def test_projector_tower_and_new_tokens(tiny, tmp_path):
     sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
     from tiny_llava import make_model, model_args
 
-    model = make_model(tiny)
+    model = make_model(tiny, mm_patch_merge_type="spatial_unpad")
+    torch.nn.init.constant_(model.model.image_newline, 0.75)
     model.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     trained = "model.vision_tower.vision_tower.vision_model.encoder.layers.0.mlp.fc1.bias"
@@ -64,9 +71,15 @@ def test_projector_tower_and_new_tokens(tiny, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     state = model.model.mm_projector.state_dict()
     projector = tmp_path / "mm_projector.bin"
-    torch.save({f"model.mm_projector.{k}": torch.full_like(v, 0.5) for k, v in state.items()}, projector)
+    trained = {f"model.mm_projector.{k}": torch.full_like(v, 0.5) for k, v in state.items()}
+    torch.save(trained | {"model.image_newline": torch.full((64,), 0.25)}, projector)
 
-    args = model_args(tiny, pretrain_mm_mlp_adapter=str(projector), mm_use_im_start_end=True)
+    args = model_args(
+        tiny,
+        pretrain_mm_mlp_adapter=str(projector),
+        mm_use_im_start_end=True,
+        mm_patch_merge_type="spatial_unpad",
+    )
     ranks = {
         "RANK": "0",
         "LOCAL_RANK": "0",

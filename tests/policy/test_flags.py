@@ -7,11 +7,26 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
+import importlib.util
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FROZEN = Path(__file__).with_name("flags.json")
+CHECKPOINT_TOOLS = (
+    "llava.model.apply_delta",
+    "llava.model.consolidate",
+    "llava.model.make_delta",
+    "scripts/extract_mm_projector.py",
+    "scripts/merge_lora_weights.py",
+)
+EVALUATION = (
+    *(f"llava.eval.model_{name}" for name in ("qa", "vqa", "vqa_loader", "vqa_mmbench", "vqa_science")),
+    *(f"llava.eval.eval_{name}" for name in ("mme", "pope", "science_qa", "textvqa")),
+    "llava.eval.merge_answers",
+    *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("convert_*.py"))),
+)
 
 
 def flags_of(parser: argparse.ArgumentParser) -> list[str]:
@@ -40,6 +55,16 @@ def training_flags() -> list[str]:
     )
 
 
+def tool(name: str) -> argparse.ArgumentParser:
+    """The parser of a module, or of a script by its path."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name).parser()
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.parser()
+
+
 def current() -> dict[str, list[str]]:
     from llava.eval import run_llava
     from llava.serve import cli as chat
@@ -51,6 +76,7 @@ def current() -> dict[str, list[str]]:
         "llava.train.train": training_flags(),
         "llava.eval.run_llava": flags_of(run_llava.parser()),
         "llava.serve.cli": flags_of(chat.parser()),
+        **{name: flags_of(tool(name)) for name in (*CHECKPOINT_TOOLS, *EVALUATION)},
         "regap_patch.run": flags_of(launch.build_parser()),
         "regap": flags_of(cli.build_parser()),
         **{f"regap {name}": flags_of(command) for name, command in commands.items()},

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from random import Random
 
-from published_scores import CONTRACTIONS, DIGITS
+from tests.unit.published_scores import CONTRACTIONS, DIGITS
 
 WORDS = [
     *(

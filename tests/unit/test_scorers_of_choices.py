@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from random import Random
 
-import generated_answers
-import published_scores
 import pytest
 
 from llava.eval import eval_mme, eval_pope, eval_science_qa
 from llava.eval.command_line import InputError
+from tests.unit import generated_answers, published_scores
 
 COUNT = 400
 TABLE = ("true", "positive", "false", "positive", "true", "negative", "false", "negative")

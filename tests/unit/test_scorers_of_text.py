@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from random import Random
 
-import generated_answers
-import published_scores
 import pytest
 
 from llava.eval import eval_textvqa
@@ -18,6 +16,7 @@ from llava.eval.m4c_evaluator import (
     STVQAANLSEvaluator,
     TextVQAAccuracyEvaluator,
 )
+from tests.unit import generated_answers, published_scores
 
 COUNT = 400
 

@@ -1,4 +1,4 @@
-"""Scoring, as both packages named `llava` do it: through the classes they share and through their programs."""
+"""Scoring, as both packages named `llava` do it: the classes they share, and their programs."""
 
 from __future__ import annotations
 
@@ -51,11 +51,23 @@ def printed(*, module: str, argv: Sequence[str]) -> str:
 
 
 def answers_on_cpu(*, module: str, argv: Sequence[str]) -> None:
-    """Runs a program that generates; upstream asks for a GPU and half precision wherever it runs."""
+    """Runs upstream's program that generates, in float32 and without the GPU that it asks for by name."""
     import torch
 
+    from llava.model import builder
+
+    load, to = builder.load_pretrained_model, torch.Tensor.to
+
+    def load_on_cpu(*args: Any, **kwargs: Any) -> Any:
+        tokenizer, model, image_processor, context_length = load(*args, device="cpu", **kwargs)
+        return tokenizer, model.float(), image_processor, context_length
+
+    def stay(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        for_gpu = kwargs.get("device") == "cuda"
+        return tensor if for_gpu else to(tensor, *args, **kwargs)
+
     with (
-        mock.patch.object(torch.Tensor, "cuda", lambda tensor, *args, **kwargs: tensor),
-        mock.patch.object(torch.nn.Module, "cuda", lambda module, *args, **kwargs: module),
+        mock.patch.object(builder, "load_pretrained_model", load_on_cpu),
+        mock.patch.object(torch.Tensor, "to", stay),
     ):
         printed(module=module, argv=argv)

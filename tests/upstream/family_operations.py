@@ -9,13 +9,21 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def write_mistral(*, base: str, clip: str, projector: str, output_path: str) -> dict[str, Any]:
-    """A LLaVA on a Mistral, with a projector from a file, saved; its parameters' names."""
+def write_llava(
+    *, family: str, base: str, clip: str, projector: str, output_path: str, change_tower: bool = False
+) -> dict[str, Any]:
+    """A LLaVA on a `llama` or a `mistral`, with a projector from a file, saved; its class and configuration.
+
+    With `change_tower` the tower is no longer the published one, and the configuration says, as that of a
+    run with an unfrozen tower does, that it is the saved one that counts.
+    """
+    import importlib
+
     import torch
 
-    from llava.model.language_model.llava_mistral import LlavaMistralForCausalLM
-
-    model = LlavaMistralForCausalLM.from_pretrained(base, torch_dtype=torch.float32)
+    module = importlib.import_module(f"llava.model.language_model.llava_{family}")
+    model_class = getattr(module, f"Llava{family.capitalize()}ForCausalLM")
+    model = model_class.from_pretrained(base, torch_dtype=torch.float32)
     asked = SimpleNamespace(
         vision_tower=clip,
         mm_vision_select_layer=-2,
@@ -25,16 +33,21 @@ def write_mistral(*, base: str, clip: str, projector: str, output_path: str) -> 
         pretrain_mm_mlp_adapter=projector,
     )
     model.get_model().initialize_vision_modules(asked)
-    model.config.mm_use_im_start_end = model.config.mm_use_im_patch_token = False
-    model.config.tokenizer_padding_side, model.config.tokenizer_model_max_length = "right", 2048
+    config = model.config
+    config.mm_use_im_start_end = config.mm_use_im_patch_token = False
+    config.tokenizer_padding_side, config.tokenizer_model_max_length = "right", 2048
+    config.unfreeze_mm_vision_tower = change_tower
+    if change_tower:
+        with torch.no_grad():
+            for name, parameter in model.get_vision_tower().named_parameters():
+                if name.endswith("layers.0.mlp.fc2.bias"):
+                    parameter.copy_(torch.linspace(-1, 1, len(parameter)))
     model.save_pretrained(output_path)
     for path in Path(base).iterdir():
         if "token" in path.name:
             shutil.copyfile(path, Path(output_path) / path.name)
-    return {
-        "class": type(model).__name__,
-        "config": json.loads((Path(output_path) / "config.json").read_text()),
-    }
+    written = json.loads((Path(output_path) / "config.json").read_text())
+    return {"class": type(model).__name__, "config": written}
 
 
 def rotary_base(*, model_path: str) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def answer(
     """Loads a checkpoint folder as an evaluation script does and asks it one question about one picture.
 
     Loaded in half precision, the default of both, and then widened. The vision tower is made to go the same
-    way: which precision it is loaded in depends on the device.
+    way: which precision it is loaded in depends on the device. Transformers 4.37 keeps its tables of rotary
+    angles in half precision then, where later versions compute them: they are made anew.
     """
     from PIL import Image
 
@@ -96,7 +97,11 @@ def answer(
         model_path, model_base, get_model_name_from_path(model_path), device="cpu"
     )
     loaded_dtype = str(model.dtype)
-    model = model.half().float().eval()
+    model.get_vision_tower().half()
+    model = model.float().eval()
+    for module in model.modules():
+        if hasattr(module, "_set_cos_sin_cache"):
+            module._set_cos_sin_cache(module.max_seq_len_cached, "cpu", torch.float32)
     conversation = conv_templates[conv_mode].copy()
     conversation.append_message(conversation.roles[0], f"{DEFAULT_IMAGE_TOKEN}\n{question}")
     conversation.append_message(conversation.roles[1], None)

@@ -20,6 +20,9 @@ class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
 
     config_class = LlavaConfig
 
+    def __init__(self, config: LlavaConfig) -> None:
+        super().__init__(config)  # ZeRO-3 cuts the parameters that a class has when its own __init__ ends
+
 
 class LlavaLlamaForCausalLM(MultimodalCausalLM, LlamaForCausalLM):
     """LLaMA that sees."""

@@ -20,6 +20,9 @@ class LlavaMistralModel(LlavaMetaModel, MistralModel):
 
     config_class = LlavaMistralConfig
 
+    def __init__(self, config: LlavaMistralConfig) -> None:
+        super().__init__(config)  # ZeRO-3 cuts the parameters that a class has when its own __init__ ends
+
 
 class LlavaMistralForCausalLM(MultimodalCausalLM, MistralForCausalLM):
     """Mistral that sees."""
