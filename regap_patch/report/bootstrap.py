@@ -1,8 +1,8 @@
 """Cluster bootstrap: whole clusters are drawn, because items within one are not independent.
 
 A rate depends on a cluster by its numerator and denominator alone, and few such pairs occur. So it is drawn
-how often each *kind* of cluster comes up (multinomial), which is the same distribution as drawing clusters one
-by one, at the cost of kinds instead of clusters.
+how often each *kind* of cluster comes up (multinomial), which is the same distribution as drawing clusters
+one by one, at the cost of kinds instead of clusters.
 """
 
 from __future__ import annotations

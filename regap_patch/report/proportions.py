@@ -86,7 +86,7 @@ def rogan_gladen(
     """
     if n <= 0 or min(sensitivity[1], specificity[1]) <= 0:
         raise ReportError(
-            f"A corrected rate needs answers and a validation set of unsafe and safe ones: found {n} answers, "
+            f"A corrected rate needs answers and labels of unsafe and safe ones: found {n} answers, "
             f"{sensitivity[1]} unsafe and {specificity[1]} safe ones; label more of them."
         )
     seen, found, passed = k / n, sensitivity[0] / sensitivity[1], specificity[0] / specificity[1]
