@@ -138,11 +138,12 @@ def answer_key(sample: Sample, target: Mapping[str, Any], decoding: Mapping[str,
     """What makes an answer this answer and no other.
 
     Args:
-        sample: prompt, picture and image mode count; where the picture lies does not.
+        sample: prompt, picture or the words in its place, and image mode count; where the picture lies does
+            not.
         target: fingerprint of weights and processor, template, dtype, attention, defence stack, batch policy.
         decoding: generation settings and seed.
     """
-    asked = (sample.uid, sample.prompt, sample.image_sha256, sample.image_mode)
+    asked = (sample.uid, sample.prompt, sample.image_sha256, sample.image_mode, sample.meta.get("words"))
     return digest([SCHEMA, asked, dict(target), dict(decoding)])
 
 

@@ -1,0 +1,88 @@
+"""Where the files of a run lie.
+
+```
+RUN/manifest.json                                       how answers are made; never changes
+    parity.json                                         answers at batch 1 and N compared
+    samples/BENCHMARK.jsonl                             one Sample for each item and image mode
+    answers/BENCHMARK/IMAGE_MODE/part-SHARD.jsonl       Answer
+    trace/BENCHMARK/IMAGE_MODE/part-SHARD.jsonl         timings: they differ from run to run, answers do not
+    verdicts/JUDGE/BENCHMARK/IMAGE_MODE.jsonl           Verdict
+    metrics.json
+    report/
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regap_patch.records import Answer, Sample, read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths under a root."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        """How answers are made."""
+        return self.root / "manifest.json"
+
+    @property
+    def parity(self) -> Path:
+        """Answers at batch 1 and N compared."""
+        return self.root / "parity.json"
+
+    def samples(self, benchmark: str) -> Path:
+        """All that a benchmark asks."""
+        return self.root / "samples" / f"{benchmark}.jsonl"
+
+    def answers(self, benchmark: str, image_mode: str, shard: int) -> Path:
+        """What a shard has answered."""
+        return self.root / "answers" / benchmark / image_mode / f"part-{shard}.jsonl"
+
+    def trace(self, benchmark: str, image_mode: str, shard: int) -> Path:
+        """How long it took."""
+        return self.root / "trace" / benchmark / image_mode / f"part-{shard}.jsonl"
+
+    def lock(self, shard: int) -> Path:
+        """Held by the process that works on a shard."""
+        return self.root / f".shard-{shard}.lock"
+
+    def parts(self, benchmark: str, image_mode: str) -> list[Path]:
+        """Files of answers of all shards."""
+        return sorted((self.root / "answers" / benchmark / image_mode).glob("part-*.jsonl"))
+
+    def read_samples(self, benchmark: str) -> Iterator[Sample]:
+        """The samples of a benchmark, in their order."""
+        return read_lines(self.samples(benchmark), Sample)
+
+    def read_answers(self, benchmark: str, image_mode: str) -> Iterator[Answer]:
+        """The answers of all shards as they lie there: see `blocks.merge` for one of each."""
+        for part in self.parts(benchmark, image_mode):
+            yield from read_lines(part, Answer)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The file is there with all of its text, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def append_trace(path: Path, fields: Mapping[str, Any]) -> None:
+    """Add a line of timings. What a kill tears here is lost and not missed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(fields, sort_keys=True) + "\n")

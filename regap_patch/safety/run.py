@@ -1,0 +1,171 @@
+"""One run: a target, some benchmarks in some image modes, a folder of answers."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regap_patch.errors import EvaluationError
+from regap_patch.records import Answer, answer_key, to_line
+from regap_patch.safety.blocks import Block, Shard, answer_blocks, blocks_of, item_seed, merge
+from regap_patch.safety.folder import RunFolder, write_whole
+from regap_patch.safety.manifest import Settings, keyed_decoding, keyed_target, make_manifest, settle
+from regap_patch.safety.parity import check_parity
+from regap_patch.safety.target import Question, Target
+from regap_patch.safety.tasks import Asked, Task
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is in a run's folder when a process is done.
+
+    Attributes:
+        folder: of the run.
+        items: samples of the run, in every image mode.
+        answered: of these, now.
+        found: of this shard's, answered before.
+        errors: samples that could not be answered.
+        missing: samples without an answer, those of other shards included.
+        truncated: answers that ran into `max_new_tokens`.
+        parity: what `parity.json` says; None where it was not tried.
+    """
+
+    folder: Path
+    items: int
+    answered: int
+    found: int
+    errors: int
+    missing: int
+    truncated: int
+    parity: Mapping[str, Any] | None
+
+
+def run_evaluation(
+    target: Target,
+    tasks: Sequence[Task],
+    output_path: str | Path,
+    settings: Settings | None = None,
+    *,
+    shard: Shard | None = None,
+    reference: Target | None = None,
+    started: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Ask a target all items of some benchmarks in some image modes; the same call goes on after a kill.
+
+    Answers lie in blocks of `batch_size` items that depend on nothing but the items: any number of shards and
+    any number of kills give the same merged answers. A run with nothing left to do loads no weights; with
+    shards it is also how to see that none is missing.
+
+    Args:
+        target: what answers. A defended model is one more target.
+        tasks: what is asked.
+        output_path: folder of the run, see `folder`; a folder is one run.
+        settings: how it is asked.
+        shard: which part this process does; None for all.
+        reference: the same target in float32, for the parity gate, which shard 0 goes through before all
+            else; None leaves it out.
+        started: what the manifest is to say about the start: path of the model, device.
+        progress: told how far it is: what, done, of.
+
+    Raises:
+        BenchmarkError: data that is missing, or a picture that does not open.
+        EvaluationError: no such target, a folder of another run or that another process writes to, data or
+            weights that changed, a full disk, or a target that answers nothing.
+    """
+    settings, shard = settings or Settings(), shard or Shard()
+    folder = RunFolder(Path(output_path))
+    asked = {task.name: Asked(task, settings.seed) for task in tasks}
+    if len(asked) < len(tasks):
+        raise EvaluationError("A benchmark was asked for twice in one run: name each once.")
+    fingerprint = target.fingerprint()
+    samples = {name: one.samples for name, one in asked.items()}
+    manifest = settle(folder.manifest, make_manifest(fingerprint, settings, samples, started or {}))
+    for name, rows in samples.items():
+        write_whole(folder.samples(name), "".join(map(to_line, rows)))
+    every = [sample for rows in samples.values() for sample in rows]
+    by_target, by_decoding = keyed_target(manifest), keyed_decoding(manifest)
+    keys = {(sample.uid, sample.image_mode): answer_key(sample, by_target, by_decoding) for sample in every}
+    blocks = blocks_of(every, settings.batch_size)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress("answers", done, len(every))
+
+    with _held(folder, shard):
+        parity = check_parity(
+            folder, reference, every, lambda sample: _question(asked, sample), settings, shard
+        )
+        found = answer_blocks(
+            folder, blocks, keys, shard, lambda block: _answer(target, asked, block, keys, settings), advance
+        )
+    rows = merge(folder, every, keys)
+    errors = sum(row.error is not None for row in rows)
+    truncated = sum(row.finish_reason == "length" for row in rows)
+    missing = len(every) - len(rows) + errors
+    return Summary(folder.root, len(every), found.answered, found.found, errors, missing, truncated, parity)
+
+
+def _question(asked: Mapping[str, Asked], sample: Any) -> Question:
+    """A sample as a target gets it.
+
+    Raises:
+        EvaluationError: its picture is no longer the one whose hash the sample has.
+    """
+    again, picture = asked[sample.benchmark].question(sample.uid, sample.image_mode)
+    if again.image_sha256 != sample.image_sha256:
+        raise EvaluationError(
+            f"The picture {sample.image} of {sample.uid} changed while the run read it: leave the data alone "
+            f"and run the same command again."
+        )
+    return Question(again.prompt, picture, again.meta.get("words"))
+
+
+def _answer(
+    target: Target,
+    asked: Mapping[str, Asked],
+    block: Block,
+    keys: Mapping[tuple[str, str], str],
+    settings: Settings,
+) -> list[Answer]:
+    questions = [_question(asked, sample) for sample in block.samples]
+    seeds = [item_seed(sample.uid, settings.seed) for sample in block.samples]
+    replies = target.answer(questions, settings.decoding, seeds)
+    return [
+        Answer(
+            key=keys[sample.uid, sample.image_mode],
+            uid=sample.uid,
+            image_mode=sample.image_mode,
+            defense=settings.defense,
+            text=reply.text,
+            num_tokens=reply.num_tokens,
+            finish_reason=reply.finish_reason,
+            seed=seed,
+            first_token_refusal_prob=reply.first_token_refusal_prob,
+            error=reply.error,
+        )
+        for sample, seed, reply in zip(block.samples, seeds, replies, strict=True)
+    ]
+
+
+@contextmanager
+def _held(folder: RunFolder, shard: Shard) -> Iterator[None]:
+    """This process alone writes the files of a shard; a kill lets go of them."""
+    with folder.lock(shard.index).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise EvaluationError(
+                f"Shard {shard.index} of {folder.root} was to be worked on, but another process is at it: "
+                f"wait for that one, or give --output_path another folder."
+            ) from error
+        yield
