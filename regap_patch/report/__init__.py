@@ -17,6 +17,12 @@ _HOMES = {
     "read_mir_files": "mir_files",
     "draw_mir": "mir_plots",
     "plot_mir": "mir_plots",
+    "Evaluation": "run_folder",
+    "read_evaluation": "run_folder",
+    "score_run": "metrics",
+    "exit_code": "metrics",
+    "compare_runs": "compare",
+    "write_report": "writing",
 }
 __all__ = list(_HOMES)
 
