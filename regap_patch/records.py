@@ -183,9 +183,9 @@ def read_lines(path: Path, kind: type[Record]) -> Iterator[Record]:
     Raises:
         RecordsError: a line in the middle that is no record of this kind.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # a kill may tear a line within a character
         for number, line in enumerate(file, 1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
                 yield kind(**json.loads(line))

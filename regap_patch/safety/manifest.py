@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -123,13 +123,16 @@ def _described(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def _versions() -> dict[str, str | None]:
     found = {"regap": __version__, "python": platform.python_version()}
-    for package in distributions():
-        name = (package.metadata["Name"] or "").lower()
-        if name in PACKAGES:
-            found[name] = package.version
-    return found
+    return found | {name: _version(name) for name in PACKAGES}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

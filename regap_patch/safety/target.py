@@ -106,3 +106,6 @@ class Target(Protocol):
             EvaluationError: nothing can be answered at all; what fails for one question alone is an
                 `error` in its reply.
         """
+
+    def close(self) -> None:
+        """Let go of what is held; a further question takes it up again."""

@@ -65,3 +65,6 @@ class FakeTarget:
             text = hashlib.sha256(own).hexdigest()[:12] + company
             replies.append(Reply(text, len(text), "stop", 0.25))
         return replies
+
+    def close(self):
+        pass
