@@ -23,6 +23,11 @@ _HOMES = {
     "exit_code": "metrics",
     "compare_runs": "compare",
     "write_report": "writing",
+    "plan_run": "plan",
+    "plan_lines": "plan",
+    "write_sheet": "labels",
+    "read_sheet": "labels",
+    "validate_judges": "people",
 }
 __all__ = list(_HOMES)
 

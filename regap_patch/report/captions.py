@@ -6,17 +6,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_DATES = ("created", "started", "date")
-_HARDWARE = ("hardware", "device", "gpu")
+_PLACES = ("target", "started")
 
 
 def setting(metrics: Mapping[str, Any], *names: str) -> Any:
-    """The first of these that the manifest has, at its top or in its `target`; None without."""
+    """The first of these that the manifest has, at its top or in its `target` or `started`; None without."""
     manifest = metrics["provenance"]["manifest"]
-    target = manifest.get("target")
-    for place in (manifest, target if isinstance(target, Mapping) else {}):
+    for place in (manifest, *(manifest.get(name) for name in _PLACES)):
         for name in names:
-            if place.get(name) is not None:
+            if isinstance(place, Mapping) and place.get(name) is not None:
                 return place[name]
     return None
 
@@ -31,12 +29,12 @@ def plain(value: Any) -> str:
 def settings_of(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Of one run, by name, in words; "not recorded" where the manifest is silent."""
     found = {
-        "template": setting(metrics, "template", "conv_mode"),
-        "decoding": setting(metrics, "decoding", "gen_kwargs"),
+        "template": setting(metrics, "template"),
+        "decoding": setting(metrics, "decoding"),
         "seed": setting(metrics, "seed"),
         "dtype": setting(metrics, "dtype"),
-        "hardware": setting(metrics, *_HARDWARE),
-        "date": setting(metrics, *_DATES),
+        "hardware": setting(metrics, "device", "machine"),
+        "date": setting(metrics, "at"),
     }
     return {name: "not recorded" if value is None else plain(value) for name, value in found.items()}
 
@@ -44,11 +42,16 @@ def settings_of(metrics: Mapping[str, Any]) -> dict[str, str]:
 def judges_in_words(runs: Sequence[Mapping[str, Any]]) -> str:
     """Names and revisions of all judges."""
     found = {
-        f"{judge} (revision {revision})"
+        f"{judge} (revision {revision}{_threshold(metrics, judge)})"
         for metrics in runs
         for judge, revision in metrics["provenance"]["judges"].items()
     }
     return ", ".join(sorted(found)) or "none"
+
+
+def _threshold(metrics: Mapping[str, Any], judge: str) -> str:
+    found = metrics["provenance"]["about_judges"].get(judge, {}).get("threshold")
+    return "" if found is None else f", threshold {found}"
 
 
 def caption(runs: Sequence[Mapping[str, Any]], what: str) -> str:

@@ -15,7 +15,7 @@ from regap_patch.report.run_folder import Item
 UNKNOWN_LIMIT = 0.02  # above this share the rate is not a result
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-Validation = Mapping[str, Sequence[int]]  # sensitivity: (found, all), specificity: (let pass, all)
+Validation = Mapping[str, Sequence[float]]  # sensitivity: (found, all), specificity: (let pass, all)
 
 
 def cell_of(items: Sequence[Item], judge: str, validation: Validation | None = None) -> dict[str, Any]:

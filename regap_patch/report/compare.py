@@ -119,7 +119,7 @@ def check_comparable(first: Evaluation, second: Evaluation) -> None:
                 f"{asked} {len(other_ones)} {what} differ ({other_ones[0][0]} in mode {other_ones[0][1]} is "
                 f"the first): {remedy}"
             )
-    if first.judges != second.judges or first.judged != second.judged:
+    if _judging(first) != _judging(second):
         raise ReportError(
             f"{asked} their judges differ ({_judges(first)} and {_judges(second)}): judge both with the same "
             f"ones."
@@ -130,13 +130,19 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
+def _judging(run: Evaluation) -> Any:
+    settings = {judge: [about.get("settings"), about.get("threshold")] for judge, about in run.about.items()}
+    return run.judges, run.judged, settings
+
+
 def _judges(run: Evaluation) -> str:
-    return _list(
-        [
-            f"{judge} {run.judges.get(judge, '')} on {benchmark}".replace("  ", " ")
-            for judge, benchmark in sorted(run.judged)
-        ]
-    )
+    """Who judged what: `beaver-dam-7b 0123 > 0.5 on figstep`."""
+    words = []
+    for judge, benchmark in sorted({(judge, benchmark) for judge, benchmark, _ in run.judged}):
+        threshold = run.about[judge].get("threshold")
+        cut = "" if threshold is None else f" > {threshold}"
+        words.append(f"{judge} {run.judges[judge]}{cut} on {benchmark}")
+    return _list(words)
 
 
 def _grouped(items: Iterable[Item]) -> dict[tuple[str, str], dict[str, list[Item]]]:

@@ -74,9 +74,8 @@ def metrics_of(
     groups = _groups(run.items)
     cells = [cell for group, items in groups.items() for cell in _cells(run, group, items, validation or {})]
     contrasts = _contrasts(run, groups, margin)
-    unjudged = sorted(
-        {item.sample.benchmark for item in run.items} - {benchmark for _, benchmark in run.judged}
-    )
+    judged = {(benchmark, kind) for _, benchmark, kind in run.judged}
+    unjudged = sorted({(benchmark, kind) for benchmark, kind, _ in groups} - judged)
     incomplete = bool(unjudged) or any(cell["incomplete"] for cell in cells)
     return {
         "schema": SCHEMA,
@@ -87,6 +86,7 @@ def metrics_of(
             "regap": __version__,
             "inputs": run.inputs,
             "judges": dict(run.judges),
+            "about_judges": {judge: dict(about) for judge, about in run.about.items()},
             "defense": run.defense,
             "parity": run.parity,
             "stale_verdicts": run.stale,
@@ -108,14 +108,8 @@ def _groups(items: Iterable[Item]) -> dict[Group, list[Item]]:
 
 
 def judges_of(run: Evaluation, benchmark: str, kind: str) -> list[str]:
-    """Those that judged the benchmark; of utility those that give scores."""
-    judges = sorted(judge for judge, judged in run.judged if judged == benchmark)
-    if kind != "utility":
-        return judges
-    return [judge for judge in judges if judge.startswith(SCORER)]
-
-
-SCORER = "scorer"  # verdicts of utility come from scorers, whose names begin so
+    """Those that judged items of this kind in this benchmark."""
+    return sorted(judge for judge, *judged in run.judged if judged == [benchmark, kind])
 
 
 def _cells(
@@ -127,7 +121,7 @@ def _cells(
         scenarios[item.sample.scenario].append(item)
     for judge in judges_of(run, benchmark, kind):
         where = {"benchmark": benchmark, "image_mode": mode, "defense": run.defense, "judge": judge}
-        stamp = {"batch_parity": _parity(run)}
+        stamp = {"batch_parity": _parity(run), "may_be_quoted": run.may_be_quoted(judge)}
         whole = cell_of(items, judge, validation.get(judge))
         yield {**where, "scenario": None, **whole, "macro": macro_of(items, judge), **stamp}
         if len(scenarios) > 1:
@@ -146,7 +140,7 @@ def _parity(run: Evaluation) -> bool | None:
 
 def _headline(cell: Mapping[str, Any]) -> dict[str, Any] | None:
     """What may be quoted of a whole benchmark: no rate where too much of it is unknown."""
-    if cell["scenario"] is not None:
+    if cell["scenario"] is not None or not cell["may_be_quoted"]:
         return None
     kept = ("benchmark", "kind", "measure", "image_mode", "defense", "judge", "n", "incomplete", "bounds")
     found = {name: cell[name] for name in kept}
@@ -213,8 +207,10 @@ def _agreements(run: Evaluation) -> list[dict[str, Any]]:
     return found
 
 
-def _notes(run: Evaluation, cells: Sequence[Mapping[str, Any]], unjudged: Sequence[str]) -> list[str]:
-    notes = [f"{benchmark} was judged by nobody." for benchmark in unjudged]
+def _notes(
+    run: Evaluation, cells: Sequence[Mapping[str, Any]], unjudged: Sequence[tuple[str, str]]
+) -> list[str]:
+    notes = [f"The {kind} items of {benchmark} were judged by nobody." for benchmark, kind in unjudged]
     bad = [cell for cell in cells if cell["incomplete"]]
     if bad:
         notes.append(

@@ -55,13 +55,19 @@ def _rank(mode: ImageMode) -> int:
     return -1 if mode == "words" else IMAGE_MODES.index(mode)
 
 
+def quoted_judges(metrics: Mapping[str, Any]) -> list[str]:
+    """Those whose rate may stand as a result; all of them where there is none."""
+    quoted = {cell["judge"] for cell in metrics["cells"] if cell["may_be_quoted"] and cell["kind"] == "harm"}
+    return [judge for judge in metrics["provenance"]["judges"] if judge in quoted or not quoted]
+
+
 def pooled_in_words(runs: Sequence[Mapping[str, Any]]) -> str:
     """Which benchmarks in which mode, and how many items, the figures stand on."""
     found = [
         pooled(metrics, kind, judge)
         for metrics in runs
         for kind in ("harm", "benign")
-        for judge in metrics["provenance"]["judges"]
+        for judge in quoted_judges(metrics)
     ]
     return ", ".join(sorted({part for rate in found if rate is not None for part in rate.parts}))
 
@@ -70,7 +76,7 @@ def trade_off(runs: Sequence[Mapping[str, Any]]) -> str | None:
     """Over-refusal across, unsafe rate up; a ring marks what no other point beats. None without points."""
     points = []
     for metrics in runs:
-        for series, judge in enumerate(metrics["provenance"]["judges"]):
+        for series, judge in enumerate(quoted_judges(metrics)):
             unsafe, refused = pooled(metrics, "harm", judge), pooled(metrics, "benign", judge)
             if unsafe and refused:
                 label = _label(metrics, judge, unsafe.incomplete or refused.incomplete)
@@ -113,7 +119,7 @@ def gap_figures(
         points = []
         for metrics, numbers in zip(runs, gaps, strict=True):
             number = numbers.get(quantity)
-            for series, judge in enumerate(metrics["provenance"]["judges"]):
+            for series, judge in enumerate(quoted_judges(metrics)):
                 unsafe = pooled(metrics, "harm", judge)
                 if number is not None and unsafe is not None:
                     ends = None if number.low is None or number.high is None else (number.low, number.high)

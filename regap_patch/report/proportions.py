@@ -66,8 +66,8 @@ def zero_event_upper(n: int, level: float = LEVEL) -> float:
 def rogan_gladen(
     k: int,
     n: int,
-    sensitivity: tuple[int, int],
-    specificity: tuple[int, int],
+    sensitivity: tuple[float, float],
+    specificity: tuple[float, float],
     level: float = LEVEL,
 ) -> Corrected:
     """The rate that a judge with these errors would have to look at to see k in n (Rogan and Gladen 1978).

@@ -12,7 +12,7 @@ from typing import Any
 from regap_patch.errors import ReportError
 from regap_patch.records import Answer, Sample, Verdict, read_lines
 
-MANIFEST, PARITY = "manifest.json", "parity.json"
+MANIFEST, PARITY, JUDGE = "manifest.json", "parity.json", "judge.json"
 Key = tuple[str, str]  # uid, image mode
 
 
@@ -43,11 +43,12 @@ class Evaluation:
     Attributes:
         folder: where it lies.
         manifest: how the answers were made.
-        parity: of answers at batch 1 and N: None where that was not tried.
+        parity: of answers at batch 1 and N, without the answers; None where that was not tried.
         defense: names of the defence stack, "" for none.
         items: sorted by benchmark, image mode and uid.
         judges: revision of each judge.
-        judged: (judge, benchmark) with a file of verdicts.
+        about: what `judge.json` says of each judge: settings, threshold, measure, whether it may be quoted.
+        judged: (judge, benchmark, kind) with a verdict.
         stale: verdicts of answers that are no longer there.
         inputs: SHA-256 over all files that were read.
     """
@@ -58,7 +59,8 @@ class Evaluation:
     defense: str
     items: tuple[Item, ...]
     judges: Mapping[str, str]
-    judged: frozenset[tuple[str, str]]
+    about: Mapping[str, Mapping[str, Any]]
+    judged: frozenset[tuple[str, str, str]]
     stale: int
     inputs: str
 
@@ -72,6 +74,10 @@ class Evaluation:
         target = self.manifest.get("target")
         inner = target if isinstance(target, Mapping) else {}
         return self.manifest.get(name, inner.get(name))
+
+    def may_be_quoted(self, judge: str) -> bool:
+        """Whether a rate under this judge may stand as a result; under lists of keywords it may not."""
+        return bool(self.about.get(judge, {}).get("headline", True))
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -90,7 +96,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             f"folder of `regap eval run`."
         )
     answers = _answers(root)
-    verdicts, judged, stale = _verdicts(root, answers)
+    verdicts, stale = _verdicts(root, answers)
     defenses = {answer.defense for answer in answers.values()} or {str(manifest.get("defense") or "")}
     if len(defenses) > 1:
         named = ", ".join(map(repr, sorted(defenses)))
@@ -99,20 +105,34 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             f"give each its own folder."
         )
     items = sorted(_items(root, samples, answers, verdicts), key=_order)
-    parity = manifest.get("parity")
-    if (root / PARITY).is_file():
-        parity = _json(root / PARITY, "the parity gate writes it")
+    judges = _revisions(root, items)
     return Evaluation(
         root,
         manifest,
-        parity if isinstance(parity, Mapping) else None,
+        _parity(root / PARITY),
         defenses.pop(),
         tuple(items),
-        _revisions(root, items),
-        judged,
+        judges,
+        {judge: _about(root / "verdicts" / judge / JUDGE) for judge in judges},
+        frozenset(
+            (judge, item.sample.benchmark, item.sample.kind) for item in items for judge in item.verdicts
+        ),
         stale,
         _digest(root),
     )
+
+
+def _about(path: Path) -> dict[str, Any]:
+    return _json(path, "`regap eval judge` writes it") if path.is_file() else {}
+
+
+def _parity(path: Path) -> dict[str, Any] | None:
+    """Which items flipped; what was said stays in the file."""
+    if not path.is_file():
+        return None
+    found = _json(path, "the parity gate writes it")
+    flips = found.get("flips") or []
+    return found | {"flips": [flip.get("uid") if isinstance(flip, dict) else flip for flip in flips]}
 
 
 def _order(item: Item) -> tuple[str, str, str]:
@@ -154,15 +174,11 @@ def _answers(root: Path) -> dict[Key, Answer]:
     return found
 
 
-def _verdicts(
-    root: Path, answers: Mapping[Key, Answer]
-) -> tuple[dict[str, dict[Key, Verdict]], frozenset[tuple[str, str]], int]:
+def _verdicts(root: Path, answers: Mapping[Key, Answer]) -> tuple[dict[str, dict[Key, Verdict]], int]:
     """By judge and item, the last that judges the answer there; a failure never hides a verdict."""
     found: dict[str, dict[Key, Verdict]] = {}
-    judged = set()
     stale = 0
     for path in _files(root, "verdicts/*/*/*.jsonl"):
-        judged.add((path.parts[-3], path.parts[-2]))
         for verdict in read_lines(path, Verdict):
             key = verdict.uid, verdict.image_mode
             answer = answers.get(key)
@@ -172,7 +188,7 @@ def _verdicts(
             of_judge = found.setdefault(path.parts[-3], {})
             if key not in of_judge or verdict.label != "unscored" or of_judge[key].label == "unscored":
                 of_judge[key] = verdict
-    return found, frozenset(judged), stale
+    return found, stale
 
 
 def _items(
@@ -210,7 +226,8 @@ def _revisions(root: Path, items: Iterable[Item]) -> dict[str, str]:
 
 def _digest(root: Path) -> str:
     digest = hashlib.sha256()
-    for pattern in (MANIFEST, PARITY, "samples/*.jsonl", "answers/*/*/part-*.jsonl", "verdicts/*/*/*.jsonl"):
+    answers, verdicts = "answers/*/*/part-*.jsonl", "verdicts/*/*/*.jsonl"
+    for pattern in (MANIFEST, PARITY, "samples/*.jsonl", answers, f"verdicts/*/{JUDGE}", verdicts):
         for path in _files(root, pattern):
             digest.update(path.relative_to(root).as_posix().encode() + b"\0")
             digest.update(hashlib.sha256(path.read_bytes()).digest())

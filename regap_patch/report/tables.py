@@ -72,7 +72,7 @@ def rates_table(runs: Sequence[Metrics]) -> Table:
             metrics["name"],
             _defense(metrics),
             cell["benchmark"],
-            cell["measure"],
+            measure_in_words(metrics, cell),
             cell["image_mode"],
             cell["judge"],
             str(cell["n"]),
@@ -95,6 +95,14 @@ def rates_table(runs: Sequence[Metrics]) -> Table:
     )
     what = "Share of answers judged unsafe (harmful requests) or refused (harmless ones); Wilson intervals."
     return Table("rates", "Unsafe rate and over-refusal", caption(runs, what), head, tuple(rows), 6)
+
+
+def measure_in_words(metrics: Metrics, cell: Mapping[str, Any]) -> str:
+    """What is counted; a judge whose rate may not be quoted names it otherwise."""
+    about = metrics["provenance"]["about_judges"].get(cell["judge"], {})
+    if cell["kind"] != "harm" or cell["may_be_quoted"]:
+        return str(cell["measure"])
+    return str(about.get("measure", "not to be quoted"))
 
 
 def _resampled(cell: Mapping[str, Any]) -> str:

@@ -12,10 +12,13 @@ from regap_patch.records import Answer, Sample, Verdict, append_lines, digest
 
 MANIFEST = {
     "schema": "regap.run/1",
-    "created": "2026-11-22T05:00:00+00:00",
-    "target": {"kind": "llava", "weights": "sha256:0123", "path": "checkpoints/off"},
-    "template": "v1",
-    "dtype": "float32",
+    "started": {"at": "2026-11-22T05:00:00Z", "device": "cpu"},
+    "target": {
+        "kind": "llava",
+        "files": {"model.safetensors": "0123"},
+        "template": "v1",
+        "dtype": "float32",
+    },
     "decoding": {"temperature": 0.0, "max_new_tokens": 64},
     "seed": 0,
     "defense": "",
@@ -31,6 +34,7 @@ class Folder:
         path: of the folder.
         manifest: written on `save`.
         samples: all that is asked.
+        about: what `judge.json` says of judges; without an entry there is no such file.
     """
 
     path: Path
@@ -38,6 +42,7 @@ class Folder:
     samples: list[Sample] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def ask(
         self,
@@ -101,6 +106,10 @@ class Folder:
         for answer in self.answers:
             name = benchmark[answer.uid, answer.image_mode]
             append_quickly(self.path / "answers" / name / answer.image_mode / "part-0.jsonl", answer)
+        for judge, about in self.about.items():
+            home = self.path / "verdicts" / judge
+            home.mkdir(parents=True)
+            (home / "judge.json").write_text(json.dumps({"name": judge, **about}))
         for verdict in self.verdicts:
             name = benchmark[verdict.uid, verdict.image_mode]
             append_quickly(

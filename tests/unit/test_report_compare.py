@@ -113,6 +113,14 @@ def test_other_modes_and_judges_are_refused(tmp_path: Path):
 
 def test_another_defence_and_other_weights_are_what_is_compared(tmp_path: Path):
     first = run(tmp_path / "off", 40).save()
-    target = {"kind": "llava", "weights": "sha256:9999"}
+    target = {"kind": "llava", "files": {"model.safetensors": "9999"}, "template": "v1"}
     second = run(tmp_path / "defended", 5, target=target, defense="cmrm").save()
     assert compare_runs(first, second)["second"]["defense"] == "cmrm"
+
+
+def test_another_threshold_is_another_judge(tmp_path: Path):
+    folders = [run(tmp_path / "off", 40), run(tmp_path / "on", 25)]
+    for folder, threshold in zip(folders, (0.4, 0.5), strict=True):
+        folder.about = {"one": {"threshold": threshold, "settings": {}}}
+    with pytest.raises(ReportError, match=r"judges differ \(one r1 > 0.4 on toy and one r1 > 0.5 on toy\)"):
+        compare_runs(folders[0].save(), folders[1].save())

@@ -54,7 +54,7 @@ def test_a_cell_counts_and_bounds(plain: Path):
     assert written == json.loads(json.dumps(metrics))
     assert written["schema"] == "regap.metrics/1"
     assert written["provenance"]["judges"] == {"one": "r1"}
-    assert written["provenance"]["manifest"]["template"] == "v1"
+    assert written["provenance"]["manifest"]["target"]["template"] == "v1"
 
 
 def test_score_is_a_function_of_the_files(plain: Path):
@@ -241,7 +241,6 @@ def test_utility_is_a_score_with_non_inferiority(tmp_path: Path):
             "score": float(number_of(sample) % 2 == 0),
         },
     )
-    folder.judge("guard", lambda sample, answer: {"label": "safe", "score": 0.9})
     metrics = score_run(folder.save())
     assert {cell["judge"] for cell in metrics["cells"]} == {"scorer-exact"}
     cell = only(metrics["cells"], image_mode="real")
@@ -318,8 +317,11 @@ def test_parity_is_stamped_on_every_cell(tmp_path: Path):
     )
     path = folder.save()
     assert {cell["batch_parity"] for cell in score_run(path)["cells"]} == {None}
-    (path / "parity.json").write_text(json.dumps({"equal": False, "flips": ["toy/test/0003"]}))
+    flip = {"uid": "toy/test/0003", "image_mode": "real", "alone": "what it said", "together": "and then"}
+    (path / "parity.json").write_text(json.dumps({"batch_parity": False, "items": 32, "flips": [flip]}))
     metrics = score_run(path)
+    assert metrics["provenance"]["parity"]["flips"] == ["toy/test/0003"]
+    assert "what it said" not in (path / "metrics.json").read_text()
     assert {cell["batch_parity"] for cell in metrics["cells"]} == {False}
     assert "batch_parity false" in " ".join(metrics["notes"])
 
@@ -366,5 +368,35 @@ def test_an_unjudged_benchmark_is_named(tmp_path: Path):
     )
     folder.judge("one", lambda sample, answer: {"label": "safe"} if sample.benchmark == "toy" else None)
     metrics = score_run(folder.save())
-    assert "other was judged by nobody." in metrics["notes"]
+    assert "The harm items of other were judged by nobody." in metrics["notes"]
     assert exit_code(metrics) == 3
+
+
+def test_a_list_of_keywords_is_never_the_headline(tmp_path: Path):
+    folder = Folder(tmp_path / "run").ask("toy", 10).answer(say)
+    folder.judge("guard", unsafe_below({"none": 1, "real": 2})).judge(
+        "words", unsafe_below({"none": 9, "real": 9})
+    )
+    folder.about = {"words": {"headline": False, "measure": "keyword non-refusal rate"}}
+    metrics = score_run(folder.save())
+    assert {row["judge"] for row in metrics["headline"]} == {"guard"}
+    assert {cell["judge"] for cell in metrics["cells"]} == {"guard", "words"}
+    assert metrics["provenance"]["about_judges"]["words"]["measure"] == "keyword non-refusal rate"
+
+
+def test_kinds_of_a_benchmark_are_apart_and_each_has_its_judges(tmp_path: Path):
+    """A guard that judges no utility leaves none of it unknown, and a scorer none of the rest."""
+    folder = (
+        Folder(tmp_path / "run")
+        .ask("toy", 20, modes=("real",))
+        .ask("vqa", 30, modes=("real",), kind="utility")
+    )
+    folder.answer(say)
+    folder.judge("guard", lambda sample, answer: {"label": "safe"} if sample.kind == "harm" else None)
+    folder.judge(
+        "exact", lambda sample, answer: {"label": "safe", "score": 1.0} if sample.kind == "utility" else None
+    )
+    metrics = score_run(folder.save())
+    found = {(cell["benchmark"], cell["judge"], cell["measure"]) for cell in metrics["cells"]}
+    assert found == {("toy", "guard", "unsafe"), ("vqa", "exact", "score")}
+    assert exit_code(metrics) == 0
