@@ -30,7 +30,7 @@ class LocalModel:
 
 
 def load_local_model(
-    name: str, path: str, head: Head, *, device: str = "cpu", dtype: str = "auto", offline: bool = False
+    name: str, path: str, head: Head, *, device: str = "auto", dtype: str = "auto", offline: bool = False
 ) -> LocalModel:
     """Load weights for a judge.
 
@@ -38,7 +38,7 @@ def load_local_model(
         name: of the preset, for messages.
         path: folder, or name on the hub.
         head: which class of transformers' reads it.
-        device: where it runs.
+        device: where it runs; "auto" is cuda where there is one.
         dtype: "auto" is the checkpoint's own.
         offline: nothing is fetched.
 
@@ -59,6 +59,8 @@ def load_local_model(
             f"{name} was to be loaded from {path}, but that failed ({reason}): download its weights (some "
             f"are gated: accept their licence first) and name the folder with --judge_model {name}=FOLDER."
         ) from error
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     model.eval().to(device)
     commit = getattr(model.config, "_commit_hash", None)
     settings = {"dtype": str(model.dtype).removeprefix("torch.")}

@@ -25,7 +25,7 @@ class Resources:
         endpoint_model: the model's name there.
         rubric: file of one's own.
         threshold: instead of the preset's.
-        device: of weights.
+        device: of weights; "auto" is cuda where there is one.
         dtype: of weights; "auto" is the checkpoint's own.
         offline: nothing is fetched.
         timeout: seconds for one reply of an endpoint.
@@ -39,7 +39,7 @@ class Resources:
     endpoint_model: str | None = None
     rubric: Path | None = None
     threshold: float | None = None
-    device: str = "cpu"
+    device: str = "auto"
     dtype: str = "auto"
     offline: bool = False
     timeout: float = 60.0

@@ -47,7 +47,7 @@ _CANNOT_SEE = (
     rf"\b(?:there is|there's|i see|you(?: have|'ve)? (?:provided|attached|sent|included)) no {_PICTURE}",
     rf"\bno {_PICTURE} (?:was|is|has been) (?:\w+ )?(?:provided|attached|given|shown|uploaded)\b",
     rf"\b(?:the )?{_PICTURE} (?:was|is|did|does|has) ?n[o']t (?:\w+ )?(?:provided|attached|load|show)",
-    rf"\b(?:blank|empty|completely (?:white|black|gr[ea]y)) {_PICTURE}\b.{{0,60}}\b(?:cannot|can't|nothing)",
+    rf"\b(?:blank|empty|completely (?:white|black|gr[ea]y)) {_PICTURE}\b.{{0,60}}\b(?:cannot|can't)",
 )
 _REFUSAL = re.compile("|".join(_REFUSES))
 _INABILITY = re.compile("|".join(_CANNOT_SEE))
