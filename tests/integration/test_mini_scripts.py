@@ -32,7 +32,13 @@ def planned(name: str, *flags: str, **knobs: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "regap", "loss"),
-    [("pretrain.sh", "on", "centroid_l2"), ("pretrain.sh", "off", "off"), ("finetune.sh", "on", "off")],
+    [
+        ("pretrain.sh", "on", "centroid_l2"),
+        ("pretrain.sh", "off", "off"),
+        ("finetune.sh", "on", "off"),
+        ("finetune_lora.sh", "on", "off"),
+        ("finetune_qlora.sh", "off", "off"),
+    ],
 )
 def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, loss: str):
     from llava.train.arguments import parse_arguments
@@ -49,7 +55,10 @@ def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, lo
     assert model.tune_mm_mlp_adapter is stage_one
     assert model.mm_vision_select_layer == -2
     assert (data.image_folder, training.max_steps) == (f"{runs}/world/images", 7)
-    assert training.output_dir == f"{runs}/llava-{'pretrain' if stage_one else 'finetune'}-{regap}"
+    kind = name.removesuffix(".sh").removeprefix("finetune_")
+    assert training.output_dir == f"{runs}/llava-{kind}-{regap}"
+    assert training.lora_enable == ("lora" in kind)
+    assert training.bits == (4 if kind == "qlora" else 16)
     assert training.group_by_modality_length is not stage_one
     assert (training.bf16, training.tf32, training.deepspeed) == (False, False, None)
     if not stage_one:
