@@ -44,7 +44,7 @@ def understood(words: list[str]) -> dict[str, object] | None:
     if Path(words[at + 1]).parent == ROOT / "scripts":
         name = Path(words[at + 1]).stem
         return {"module": name, **vars(script(name).parser().parse_args(words[at + 2 :]))}
-    assert words[at + 1 :] == ["eval.py", "--tier", "testdev_balanced"]
+    assert words[at + 1 :] == ["eval/eval.py", "--tier", "testdev_balanced"]
     return None
 
 
