@@ -1,8 +1,8 @@
 """How much memory a process of a run needs, worked out before it is needed: an estimate, not a promise.
 
 Weights, gradients and optimizer state follow from the parameters and are exact but for DeepSpeed's buffers.
-Activations are counted tensor by tensor for a decoder layer of LLaMA, for a batch of the longest samples: a
-rough upper share. What CUDA and its allocator take beside (about 1 GiB and a tenth) is in nobody's count.
+Activations are those of LLaMA's layers for a batch of the longest samples: an upper share. What CUDA and its
+allocator take beside, about 1 GiB and a tenth, is in nobody's count.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+# How many times the width, and the inner width, a layer of LLaMA keeps of a token for its backward pass, as
+# counted by torch: an input that is multiplied by a weight is kept only if the weight trains.
+KEPT = {"trained": (6, 4), "frozen": (2, 3), "adapters": (4, 4), "adapters with dropout": (14, 5)}
 MASTER_AND_ADAM = 12  # DeepSpeed keeps a float32 copy of what trains, and Adam's two moments in float32
 
 
@@ -32,7 +35,7 @@ class MemoryPlan:
         positions: of its longest sample, image tokens included.
         layers, width, inner, key_width, vocabulary: of the language model.
         element: bytes of an activation.
-        adapters: whether LoRA keeps an input of its own for every layer, after dropout.
+        language_model: how it learns, a key of `KEPT`.
     """
 
     weights: int
@@ -53,7 +56,7 @@ class MemoryPlan:
     key_width: int
     vocabulary: int
     element: int
-    adapters: bool
+    language_model: str
 
 
 @dataclass(frozen=True)
@@ -92,11 +95,9 @@ def memory_shares(plan: MemoryPlan) -> MemoryShares:
 def _activations(plan: MemoryPlan) -> float:
     tokens = plan.batch * plan.positions
     wide, inner, element = plan.width, plan.inner, plan.element
-    # two norms with float32 inside; queries, rotated and not, keys and values; attention's output; residual
-    # sums; gate, up, their activation and product
-    layer = tokens * (element * (8 * wide + 4 * plan.key_width + 4 * inner) + 2 * 4 * wide)
-    if plan.adapters:
-        layer += tokens * element * (6 * wide + inner)
+    of_width, of_inner = KEPT[plan.language_model]
+    of_norms = 2 * 4 * wide  # their inputs, in float32
+    layer = tokens * (element * (of_width * wide + 2 * plan.key_width + of_inner * inner) + of_norms)
     kept = plan.layers * tokens * element * wide + layer if plan.checkpointed else plan.layers * layer
     # logits, their float32 copy, and the gradients of both
     return kept + tokens * plan.vocabulary * 2 * (element + 4)

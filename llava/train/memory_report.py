@@ -50,8 +50,14 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
         key_width=config.hidden_size * getattr(config, "num_key_value_heads", heads) // heads,
         vocabulary=config.vocab_size,
         element=2 if args.bf16 or args.fp16 else 4,
-        adapters=trainer.trains_adapters and args.lora_dropout > 0,
+        language_model=_how_it_learns(trainer),
     )
+
+
+def _how_it_learns(trainer: LLaVATrainer) -> str:
+    if trainer.trains_adapters:
+        return "adapters with dropout" if trainer.args.lora_dropout > 0 else "adapters"
+    return "frozen" if trainer.trains_projector_only else "trained"
 
 
 def _count(parameter: Tensor) -> int:

@@ -113,3 +113,23 @@ def forward_without_kwargs() -> Iterator[None]:
 
     with mock.patch.object(LlavaLlamaForCausalLM, "forward", forward):
         yield
+
+
+class _Prepared(Exception):
+    """Carries the trainer out of `train()`; nothing went wrong."""
+
+
+def prepared(argv: list[str]) -> Any:
+    """The trainer of a run that has come to its first step."""
+    from llava.train.llava_trainer import LLaVATrainer
+    from llava.train.train import train
+
+    def stop(trainer: Any, *args: Any, **kwargs: Any) -> None:
+        raise _Prepared(trainer)
+
+    with mock.patch.object(LLaVATrainer, "train", stop):
+        try:
+            train(argv=argv)
+        except _Prepared as stopped:
+            return stopped.args[0]
+    raise AssertionError("the run did not come to its first step")
