@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.mini_run import LORA, flags, losses, prepared, weights
+from tests.integration.mini_run import LORA, flags, history, launch, losses, prepared, weights
 
 LAYERS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -229,3 +229,35 @@ def test_bits_and_zero_3_exclude_each_other():
     args = SimpleNamespace(bits=4, lora_enable=True, quant_type="nf4", hf_deepspeed_config=deepspeed)
     with pytest.raises(ValueError, match="--bits 4 and ZeRO-3 exclude each other"):
         quantization.refuse_contradictions(args)
+
+
+def test_text_alone_trains_adapters_of_a_language_model(tiny, train, tmp_path: Path):
+    from llava.model.builder import load_pretrained_model
+
+    samples = [sample for sample in json.loads(tiny.world.finetune_json.read_text()) if "image" not in sample]
+    (tmp_path / "text.json").write_text(json.dumps(samples * 4))
+    text = {"vision_tower": None, "mm_projector_lr": None, "data_path": tmp_path / "text.json"}
+    train(argv=flags(tiny, 2, tmp_path / "lora", max_steps=2, **text, **LORA))
+    assert torch.load(tmp_path / "lora" / "non_lora_trainables.bin", weights_only=True) == {}
+    _, model, processor, _ = load_pretrained_model(
+        str(tmp_path / "lora"), device="cpu", torch_dtype=torch.float32
+    )
+    base = load_file(tiny.llama / "model.safetensors")
+    assert processor is None
+    assert not torch.equal(
+        model.state_dict()["model.layers.0.mlp.up_proj.weight"], base["model.layers.0.mlp.up_proj.weight"]
+    )
+    assert torch.equal(model.state_dict()["lm_head.weight"], base["lm_head.weight"])
+
+
+def test_regap_finds_the_model_inside_peft_and_joins_every_save(tiny, tmp_path: Path):
+    from regap_patch.errors import ReGapError
+
+    argv = flags(tiny, 2, tmp_path / "run", save_strategy="steps", save_steps=2, max_steps=2, **LORA)
+    launch("--regap_loss off", argv)
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-2"):
+        found = json.loads((folder / "regap.json").read_text())
+        assert (found["config"]["loss"], found["host"]) == ("off", "llava")
+    assert all("regap/centroid_l2" in line for line in history(tmp_path / "run"))
+    with pytest.raises(ReGapError, match="lora_A"):
+        launch("--regap_calibration_steps 1", flags(tiny, 2, tmp_path / "other", max_steps=2, **LORA))
