@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.integration.mini_run import LORA, flags
+from tests.integration.mini_run import LORA, TILES, flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
@@ -128,12 +128,8 @@ def tiles_data(tiny: TinyAssets, root: Path) -> dict[str, Any]:
 
 
 DATA = {"even": even_data, "mixed": mixed_data, "tiles": tiles_data}
-TILES = {
-    "image_aspect_ratio": "anyres",
-    "image_grid_pinpoints": "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]",
-    "mm_patch_merge_type": "spatial_unpad",
-    "group_by_modality_length": False,  # so that one process may have no picture while the other has
-}
+# Not grouped: one process may have no picture while the other has.
+MIXED_TILES = PLAIN | TILES | {"group_by_modality_length": False}
 BF16 = {"max_steps": SAMPLES // STEP, "bf16": True, "gradient_checkpointing": True}
 GRADIENT = "--regap_calibration_steps 4 --regap_calibration gradient"
 STILL = {"max_steps": 6, "learning_rate": 0.0, "image_aspect_ratio": "pad"}
@@ -144,8 +140,8 @@ TRAINING = {
     "zero2": Job(ours=None, resume=True, changes=PLAIN, zero=2),
     "zero3": Job(ours=None, resume=True, changes=PLAIN, zero=3),
     "zero3-stage2": Job(ours=None, resume=True, changes=PLAIN, zero=3, stage=2),
-    "ddp-tiles": Job(ours=None, resume=True, changes=PLAIN | TILES, stage=2, data="tiles"),
-    "zero3-tiles": Job(ours=None, resume=True, changes=PLAIN | TILES, zero=3, stage=2, data="tiles"),
+    "ddp-tiles": Job(ours=None, resume=True, changes=MIXED_TILES, stage=2, data="tiles"),
+    "zero3-tiles": Job(ours=None, resume=True, changes=MIXED_TILES, zero=3, stage=2, data="tiles"),
     **{
         f"{kind}-lora": Job(ours=None, resume=True, changes=PLAIN | STILL_LORA, zero=zero, stage=2)
         for kind, zero in {"ddp": 0, "zero2": 2, "zero3": 3}.items()

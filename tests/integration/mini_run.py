@@ -25,6 +25,11 @@ STAGES = {
         "mm_projector_lr": 2e-3,
     },
 }
+TILES = {
+    "image_aspect_ratio": "anyres",
+    "image_grid_pinpoints": "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]",
+    "mm_patch_merge_type": "spatial_unpad",
+}
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8}  # of stage 2
 
 

@@ -13,16 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.integration.mini_run import LORA, digest, flags, history, launch, losses, weights
+from tests.integration.mini_run import LORA, TILES, digest, flags, history, launch, losses, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:'llava.train.train' found in sys.modules:RuntimeWarning")
-TILES = {
-    "image_aspect_ratio": "anyres",
-    "image_grid_pinpoints": "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]",
-    "mm_patch_merge_type": "spatial_unpad",
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 1,
-}
+SMALL_STEPS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 KEY = "model.image_newline"
 
 
@@ -51,7 +45,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     for stage, samples in ((1, captions), (2, talks)):
         path = folder / f"{stage}.json"
         path.write_text(json.dumps(samples))
-        made[stage] = {"data_path": path, "image_folder": folder, "validate_data": True, **TILES}
+        made[stage] = {
+            "data_path": path,
+            "image_folder": folder,
+            "validate_data": True,
+            **TILES,
+            **SMALL_STEPS,
+        }
     return made
 
 
