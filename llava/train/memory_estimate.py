@@ -23,8 +23,8 @@ class MemoryPlan:
     Attributes:
         weights: bytes of all weights, those of the tower included, on however many processes.
         trained: number of parameters that train.
-        trained_bytes: of one such parameter.
-        state_bytes: of the optimizer for one such parameter.
+        gradients: bytes of theirs.
+        states: bytes of the optimizer's state for them.
         largest: bytes of the weights that ZeRO-3 may hold whole at one time.
         quantised: whether the language model is held in 4 or 8 bits, which ZeRO-3 cannot cut.
         zero: stage of ZeRO; 0 is none.
@@ -40,8 +40,8 @@ class MemoryPlan:
 
     weights: int
     trained: int
-    trained_bytes: int
-    state_bytes: float
+    gradients: int
+    states: float
     largest: int
     quantised: bool
     zero: int
@@ -85,10 +85,10 @@ def memory_shares(plan: MemoryPlan) -> MemoryShares:
         weights = (0 if plan.offloaded else weights) + min(
             plan.largest, plan.weights - plan.weights / plan.processes
         )
-    gradients = cut(plan.trained * plan.trained_bytes, 2)
+    gradients = cut(plan.gradients, 2)
     if plan.zero == 0 and plan.processes > 1:
         gradients *= 2  # DDP copies them into buckets
-    optimizer = 0.0 if plan.offloaded else cut(plan.trained * plan.state_bytes, 1)
+    optimizer = 0.0 if plan.offloaded else cut(plan.states, 1)
     return MemoryShares(weights, gradients, optimizer, _activations(plan))
 
 
@@ -109,7 +109,7 @@ def remedies(plan: MemoryPlan) -> Iterator[tuple[str, MemoryPlan]]:
         plan = replace(plan, checkpointed=True)
         yield "--gradient_checkpointing True", plan
     if plan.zero < 3 and plan.processes > 1 and not plan.quantised:
-        plan = replace(plan, zero=3, state_bytes=MASTER_AND_ADAM)
+        plan = replace(plan, zero=3, states=plan.trained * MASTER_AND_ADAM)
         yield "--deepspeed deepspeed_configs/zero3.json", plan
     while plan.batch > 1:
         plan = replace(plan, batch=plan.batch // 2)

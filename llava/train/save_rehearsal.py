@@ -105,10 +105,10 @@ def bytes_to_come(trainer: LLaVATrainer) -> float:
     """
     args = trainer.args
     plan = plan_of(trainer)
-    final = plan.trained * plan.trained_bytes if trainer.trains_a_part else plan.weights
+    final = plan.gradients if trainer.trains_a_part else plan.weights
     if str(getattr(args.save_strategy, "value", args.save_strategy)) == "no":
         return final
-    checkpoint = final + (0 if args.save_only_model else plan.trained * plan.state_bytes)
+    checkpoint = final + (0 if args.save_only_model else plan.states)
     there = len(checkpoints.list_checkpoints(args.output_dir))
     kept = max(0, (args.save_total_limit or 0) - there)
     return final + (kept + 1) * checkpoint

@@ -12,8 +12,8 @@ PARAMETERS = 7_000_000_000
 PLAN = MemoryPlan(  # stage 2 of 7B in bf16 on eight devices, without anything that saves memory
     weights=2 * PARAMETERS,
     trained=PARAMETERS,
-    trained_bytes=2,
-    state_bytes=4,
+    gradients=2 * PARAMETERS,
+    states=4 * PARAMETERS,
     largest=2 * 10**9,
     quantised=False,
     zero=0,
@@ -30,7 +30,7 @@ PLAN = MemoryPlan(  # stage 2 of 7B in bf16 on eight devices, without anything t
     element=2,
     language_model="trained",
 )
-ZERO = replace(PLAN, state_bytes=12)
+ZERO = replace(PLAN, states=12 * PARAMETERS)
 
 
 def test_ddp_keeps_everything_everywhere_and_copies_gradients():
