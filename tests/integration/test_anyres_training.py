@@ -115,6 +115,14 @@ def test_a_frozen_projector_freezes_the_newline(tiny, data, stage_1: Path, tmp_p
     assert torch.equal(weights(tmp_path / "run")[KEY], weights(stage_1)[KEY])
 
 
+def test_sizes_that_are_no_whole_tiles_stop_the_run_before_it_begins(tiny, data, tmp_path: Path):
+    from llava.train.train import train
+
+    argv = flags(tiny, 1, tmp_path / "run", **data[1] | {"image_grid_pinpoints": "[[112, 56], [100, 56]]"})
+    with pytest.raises(ValueError, match=r"image_grid_pinpoints holds \[100, 56\], which cannot be cut into"):
+        train(argv=argv)
+
+
 def test_the_regulariser_sees_all_tiles(tiny, data, tmp_path: Path):
     """Several tiles an image and several images a sample, through the launcher."""
     argv = flags(tiny, 1, tmp_path / "run", **data[1])
