@@ -99,6 +99,11 @@ def test_chunks_change_nothing(flags, expected, tmp_path: Path, capsys: pytest.C
     assert len(record["starts"]) == 6
     assert capsys.readouterr().out.endswith(f"{merged}: {COUNT} answers\n")
 
+    second = ["--num-chunks", "6", "--chunk-idx", "1", "--answers-file", files[1]]
+    model_vqa_loader.main([*flags, *second, "--conv-mode", "llava_v1", "--overwrite"])
+    with pytest.raises(InputError, match="made with another conv_mode than"):
+        merge_answers.main([*files, "--output-file", str(merged)])
+    model_vqa_loader.main([*flags, *second, "--overwrite"])
     Path(files[1]).write_text("")
     with pytest.raises(InputError, match="holds 0 of 3 answers"):
         merge_answers.main([*files, "--output-file", str(merged)])
