@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regap_patch.errors import RowsError
-from regap_patch.gap.precision import float64
+from regap_patch.gap.precision import float64, on_a_device_with_float64
 
 NORM_ROWS = 256  # rows whose norms are taken at once: their float64 copy stays in the cache
 
@@ -58,7 +58,7 @@ class Cloud:
                 )
             if paired and not len(sample):
                 raise RowsError(f"The {name}{place} are none: leave the sample out or give it rows.", index)
-        cloud = cls(tuple(sample.detach() for sample in samples), name, paired)
+        cloud = cls(tuple(on_a_device_with_float64(sample.detach()) for sample in samples), name, paired)
         if cloud.count < 2:
             raise RowsError(f"A distance needs two {name} or more, but there is {cloud.count}: give more.")
         return cloud
