@@ -201,7 +201,7 @@ def main() -> None:
                 writer.writerow(line)
             text = "{part} at width {width}: {ours_s} s"
             if line["against"]:
-                text += ", {against} {against_s} s, ratio {ratio} (turns {ratio_min} to {ratio_max}), off by {off}"
+                text += ", {against} {against_s} s, ratio {ratio} ({ratio_min} to {ratio_max}), off by {off}"
             print(text.format(**line), flush=True)
             limit = LIMITS.get((line["part"], line["against"]), 0.0)
             if line["part"] == "trace":
