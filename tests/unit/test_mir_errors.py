@@ -153,6 +153,7 @@ def population() -> ModuleType:
     return module
 
 
+@pytest.mark.full
 def test_coverage_of_the_population(population: ModuleType):
     """200 repetitions at 6 pairs for each dimension: intervals hold the value that 20 000 pairs give."""
     found = population.coverage(12, 72, repetitions=200)
