@@ -255,23 +255,42 @@ _NAMES = (
 )
 
 
-def template_for(model_name: str, conv_mode: str | None = None) -> Conversation:
-    """A fresh conversation for a model: the template that its name suggests, or `conv_mode`, which wins.
+def template_of(model_path: str, conv_mode: str | None = None) -> Conversation:
+    """`template_for` a checkpoint, with what its `config.json` says of its training.
 
     Raises:
         ValueError: unknown `conv_mode`.
     """
-    suggested = next((key for part, key in _NAMES if part in model_name.lower()), "llava_v0")
+    from llava.mm_utils import get_model_name_from_path
+    from llava.model.checkpoint_files import find_file, read_config
+
+    fields = read_config(model_path) if find_file(model_path, "config.json") else {}
+    return template_for(get_model_name_from_path(model_path), conv_mode, fields.get("conversation_template"))
+
+
+def template_for(
+    model_name: str, conv_mode: str | None = None, trained_with: str | None = None
+) -> Conversation:
+    """A fresh conversation for a model, in the template `conv_mode`.
+
+    Without it, the template that the model was trained with; where that is not known, the one that the name
+    suggests.
+
+    Raises:
+        ValueError: unknown `conv_mode`.
+    """
+    known = trained_with in conv_templates
+    named = next((key for part, key in _NAMES if part in model_name.lower()), "llava_v0")
+    suggested = trained_with if known else named
     key = suggested if conv_mode is None else conv_mode
     if key not in conv_templates:
         raise ValueError(
             f"The conversation template '{key}' is unknown; pass --conv-mode with one of "
             f"{', '.join(conv_templates)}."
         )
-    if key != suggested:
-        logger.warning(
-            "The name '%s' suggests the template %s; using %s as asked.", model_name, suggested, key
-        )
+    if conv_templates[key] is not conv_templates[suggested]:
+        reason = f"'{model_name}' was trained with" if known else f"The name '{model_name}' suggests"
+        logger.warning("%s the template %s; using %s as asked.", reason, suggested, key)
     return conv_templates[key].copy()
 
 

@@ -33,8 +33,8 @@ def _words_of(problem: Mapping[str, Any]) -> dict[str, str]:
         "Q": problem["question"],
         "C": problem["hint"].strip() or "N/A",
         "M": " ".join(options),
-        "L": problem["lecture"].replace("\n", "\\n"),
-        "E": problem["solution"].replace("\n", "\\n"),
+        "L": problem["lecture"].replace("\\n", "\n"),
+        "E": problem["solution"].replace("\\n", "\n"),
         "A": LETTERS[problem["answer"]],
     }
 
@@ -42,6 +42,11 @@ def _words_of(problem: Mapping[str, Any]) -> dict[str, str]:
 def _tidy(text: str) -> str:
     text = text.replace("  ", " ").strip()
     return text.replace(SOLVED, "").strip() if text.endswith(SOLVED) else text
+
+
+def _bare(text: str, name: str) -> str:
+    """Without the name that it begins with, which then goes everywhere, as in the published files."""
+    return text.replace(name, "") if text.startswith(name) else text
 
 
 def question(words: Mapping[str, str], form: str) -> str:
@@ -54,8 +59,7 @@ def question(words: Mapping[str, str], form: str) -> str:
             lines.append(f"{names[letter]}: {words[letter]}\n")
         elif letter == reasons[0]:
             lines.append(f"{SOLVED} {' '.join(words[reason] for reason in reasons)}\n")
-    text = _tidy("".join(lines))
-    return text.replace("Question: ", "") if text.startswith("Question: ") else text
+    return _bare(_tidy("".join(lines)), "Question: ")
 
 
 def answer(words: Mapping[str, str], form: str) -> str:
@@ -64,11 +68,10 @@ def answer(words: Mapping[str, str], form: str) -> str:
         named = {"LECTURE": words["L"], "SOLUTION": words["E"]}
         sections = (f"{name}: {text}\n" for name, text in named.items() if text.strip())
         return _tidy("".join(sections) + f"###\nANSWER: {words['A']}.")
+    parts = [words[letter] for letter in REASONS.get(form, "")]
     said = f"The answer is {words['A']}."
-    reasons = " ".join(words[letter] for letter in REASONS.get(form, ""))
-    if form == "A":
-        return said
-    return _tidy(f"{said} {SOLVED} {reasons}" if form.startswith("A") else f"{reasons} {said}")
+    parts = [*([said, SOLVED] if parts else [said]), *parts] if form.startswith("A") else [*parts, said]
+    return _bare(_tidy(" ".join(["Answer:", *parts])), "Answer: ")
 
 
 def _examples(base_dir: str, split: str, prompt_format: str) -> list[tuple[str, str | None, str, str]]:
@@ -93,7 +96,7 @@ def _examples(base_dir: str, split: str, prompt_format: str) -> list[tuple[str, 
     return examples
 
 
-def convert_to_llava(base_dir: str, split: str, prompt_format: str = "QCM-LEA") -> str:
+def convert_to_llava(base_dir: str, split: str, prompt_format: str = "QCM-LEPA") -> str:
     """Write `llava_SPLIT_FORMAT.json`, conversations; returns its path."""
     rows = [
         {
@@ -132,17 +135,14 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("command", choices=COMMANDS)
     flags.add_argument("--base-dir", "--base_dir", required=True, help="ScienceQA's data")
     flags.add_argument("--split", required=True, help="train, val, minival, test, minitest, trainval")
-    flags.add_argument(
-        "--prompt-format", "--prompt_format", default=None, help="default: QCM-LEA, or QCM-LEPA"
-    )
+    flags.add_argument("--prompt-format", "--prompt_format", default="QCM-LEPA", help="see above")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Convert a split."""
     args = parser().parse_args(argv)
-    chosen = {"prompt_format": args.prompt_format} if args.prompt_format else {}
-    COMMANDS[args.command](args.base_dir, args.split, **chosen)
+    COMMANDS[args.command](args.base_dir, args.split, args.prompt_format)
 
 
 if __name__ == "__main__":

@@ -19,20 +19,52 @@ pretrain() {  # stage 1: the projector learns to caption, everything else is fro
     start "$@"
 }
 
-finetune() {  # stage 2: language model and projector learn dialogues; the regulariser only records
-    local regap=(--regap_loss off)
-    local stage=(
-        --version v1
-        --pretrain_mm_mlp_adapter "$PROJECTOR"
-        --image_aspect_ratio pad
-        --group_by_modality_length True
+finetune() {  # stage 2: language model and projector learn dialogues
+    local stage=(--pretrain_mm_mlp_adapter "$PROJECTOR")
+    learn_dialogues "$@"
+}
+
+finetune_lora() {  # stage 2 with a frozen language model, of which adapters learn
+    local stage=(--pretrain_mm_mlp_adapter "$PROJECTOR")
+    add_adapters
+    learn_dialogues "$@"
+}
+
+finetune_qlora() {  # the same with the frozen weights in few bits
+    local stage=(--pretrain_mm_mlp_adapter "$PROJECTOR" --bits "$BITS")
+    add_adapters
+    learn_dialogues "$@"
+}
+
+finetune_task() {  # a LLaVA, which brings its projector, learns a task
+    local stage=()
+    learn_dialogues "$@"
+}
+
+finetune_task_lora() {
+    local stage=()
+    add_adapters
+    learn_dialogues "$@"
+}
+
+add_adapters() {  # `stage` is the caller's, here and below
+    stage+=(
+        --lora_enable True
+        --lora_r "$LORA_R"
+        --lora_alpha "$LORA_ALPHA"
+        --mm_projector_lr "$PROJECTOR_LEARNING_RATE"
     )
+}
+
+learn_dialogues() {  # the regulariser only records
+    local regap=(--regap_loss off)
+    stage+=(--version v1 --image_aspect_ratio pad --group_by_modality_length True)
     start "$@"
 }
 
 start() {  # `regap` and `stage` are the caller's
     case "${1:-}" in --help | -h) show_help; exit 0 ;; esac
-    case "$REGAP" in on | off) ;; *) refuse "REGAP is '$REGAP': set it to on or off." ;; esac
+    case "${REGAP:-on}" in on | off) ;; *) refuse "REGAP is '$REGAP': set it to on or off." ;; esac
     case "${MODEL_SIZE:-7b}" in 7b | 13b) ;; *) refuse "MODEL_SIZE is '$MODEL_SIZE': set it to 7b or 13b." ;; esac
     local config="$REPOSITORY/deepspeed_configs/zero$ZERO.json"
     [[ "$ZERO" == 0 || -f "$config" ]] || refuse "ZERO is '$ZERO': set it to 0, 2, 3 or 3_offload."

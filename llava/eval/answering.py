@@ -51,6 +51,10 @@ def answer_batch(
     if temperature > 0:
         generation |= {"temperature": temperature, "top_p": top_p}
     generation = {name: value for name, value in generation.items() if value is not None}
+    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    generation.setdefault(
+        "pad_token_id", padding
+    )  # a special token: what follows an answer's end is not text
     if "stop_strings" in generation:
         generation["tokenizer"] = tokenizer
     output = model.generate(

@@ -122,8 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("\n")
     folder = Path(args.results_dir)
     tables = {task: folder / f"{task}.txt" for tasks in TASKS.values() for task in tasks}
-    answers = args.answers_file or tables.pop("existence")
-    write_report(args.output_path, "MME", halves, answers=answers, references=tables)
+    write_report(args.output_path, "MME", halves, answers=args.answers_file, references=tables)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,11 @@ class Speaker:
         answer: (prompts, pictures of each, settings of generation) -> answers.
         needs_start_end: its pictures stand between `<im_start>` and `<im_end>`.
         device: where it lies.
-        dtype: of its weights.
     """
 
     answer: Callable[..., list[str]]
     needs_start_end: bool
     device: str
-    dtype: str
 
 
 def add_flags(flags: argparse.ArgumentParser, *, conv_mode: str, max_new_tokens: int) -> None:
@@ -150,7 +148,7 @@ def load_llava(args: argparse.Namespace) -> Speaker:
         return answer_batch(model, tokenizer, image_processor, prompts, pictures, **generation)
 
     start_end = getattr(model.config, "mm_use_im_start_end", False)
-    return Speaker(answer, start_end, str(model.device), str(model.dtype))
+    return Speaker(answer, start_end, str(model.device))
 
 
 def prompt_maker(conv_mode: str) -> Callable[[Question, bool], str]:

@@ -41,7 +41,7 @@ def load_language_model(args: argparse.Namespace) -> Speaker:
         texts = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
 
-    return Speaker(answer, False, str(model.device), str(model.dtype))
+    return Speaker(answer, False, str(model.device))
 
 
 def parser() -> argparse.ArgumentParser:

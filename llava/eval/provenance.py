@@ -53,7 +53,7 @@ def write_report(
     benchmark: str,
     numbers: Mapping[str, Any],
     *,
-    answers: str | Path,
+    answers: str | Path | None,
     references: Mapping[str, str | Path],
 ) -> None:
     """Write numbers as JSON with what they were computed from; does nothing without a path.
@@ -62,19 +62,22 @@ def write_report(
         output_path: file to write.
         benchmark: its name.
         numbers: what was counted, with denominators.
-        answers: file of a model's answers; the record beside it, if there is one, is copied.
+        answers: file of a model's answers, if it is known; the record beside it, if there is one, is copied.
         references: files that hold the right answers.
     """
     if output_path is None:
         return
-    record = record_path(answers)
-    files = {"answers": str(answers), **{name: str(path) for name, path in references.items()}}
+    files = {name: str(path) for name, path in references.items()}
+    record = None
+    if answers is not None:
+        files["answers"] = str(answers)
+        record = record_path(answers)
     provenance = {
         "files": {
             name: {"path": path, "sha256": hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()}
             for name, path in files.items()
         },
-        "answers": read_json(record) if record.is_file() else None,
+        "answers": read_json(record) if record and record.is_file() else None,
         "scored_with": versions(),
     }
     write_json(output_path, {"benchmark": benchmark, **numbers, "provenance": provenance}, indent=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.eval.command_line import InputError
 from llava.eval.json_files import read_json_lines
 
@@ -54,7 +55,7 @@ class Question:
     Attributes:
         key: how a scorer finds the row: `{"question_id": ...}`, and `round_id` where options go round.
         said: the row's `prompt`: the words of the user as benchmarks join on them.
-        text: what the model reads, without its pictures.
+        text: what the model reads; pictures are in front, or where `<image-placeholder>` stands.
         pictures: what it sees, in order.
         extra: further fields of the row.
     """
@@ -69,8 +70,10 @@ class Question:
 def read_questions(question_file: str, image_folder: str) -> list[Question]:
     """Rows `question_id, text, image?` of a JSON lines file; `image` is one file or a list of several.
 
+    Pictures stand in front of the text, or where it says `<image>`.
+
     Raises:
-        InputError: the file cannot be read, or a row lacks a field.
+        InputError: the file cannot be read, a row lacks a field, or has another number of `<image>`.
     """
     questions = []
     for number, row in enumerate(read_json_lines(question_file), 1):
@@ -78,7 +81,15 @@ def read_questions(question_file: str, image_folder: str) -> list[Question]:
         if lacking:
             raise InputError(f"Row {number} of '{question_file}' has no '{lacking[0]}'; each row needs it.")
         key = {"question_id": row["question_id"]}
-        questions.append(Question(key, row["text"], row["text"], picture_files(row, image_folder)))
+        pictures = picture_files(row, image_folder)
+        placed = row["text"].count(DEFAULT_IMAGE_TOKEN)
+        if placed not in (0, len(pictures)):
+            raise InputError(
+                f"Row {number} of '{question_file}' has {placed} {DEFAULT_IMAGE_TOKEN} and {len(pictures)} "
+                f"pictures; write {DEFAULT_IMAGE_TOKEN} once for each, or not at all to have them in front."
+            )
+        text = row["text"].replace(DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER)
+        questions.append(Question(key, row["text"], text, pictures))
     return questions
 
 
@@ -117,5 +128,5 @@ def open_pictures(question: Question) -> list[Image]:
     except (OSError, ValueError) as error:
         raise InputError(
             f"A picture of question {next(iter(question.key.values()))!r} cannot be opened: "
-            f"{str(error).rstrip('.')}; the answers before it are kept, and the same command goes on there."
+            f"{str(error).rstrip('.')}; the answers so far are kept, and the same command goes on there."
         ) from error

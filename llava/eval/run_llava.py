@@ -17,7 +17,7 @@ def eval_model(args: Any) -> str:
     """
     import torch
 
-    from llava.conversation import template_for
+    from llava.conversation import template_of
     from llava.eval.answering import answer_batch
     from llava.mm_utils import get_model_name_from_path, load_image, place_images
     from llava.model.builder import load_pretrained_model
@@ -25,7 +25,7 @@ def eval_model(args: Any) -> str:
     device = getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
     pictures = [load_image(file) for file in args.image_file.split(args.sep)]
     name = get_model_name_from_path(args.model_path)
-    conversation = template_for(name, args.conv_mode)
+    conversation = template_of(args.model_path, args.conv_mode)
     tokenizer, model, image_processor, _ = load_pretrained_model(
         args.model_path,
         args.model_base,
@@ -60,7 +60,11 @@ def parser() -> argparse.ArgumentParser:
     add("--model-base", default=None, help="language model under a stage 1")
     add("--image-file", required=True, help="file or address of a picture, or several separated by --sep")
     add("--query", required=True, help="question; <image-placeholder> says where a picture belongs")
-    add("--conv-mode", default=None, help="prompt template; default: what the model's name suggests")
+    add(
+        "--conv-mode",
+        default=None,
+        help="prompt template; default: that of the training, or what the name suggests",
+    )
     add("--sep", default=",", help="separates pictures in --image-file")
     add("--temperature", type=float, default=0.2, help="0 for the likeliest answer")
     add(

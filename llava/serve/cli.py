@@ -93,12 +93,12 @@ def main(args: argparse.Namespace) -> None:
 def _load(args: argparse.Namespace) -> Chat:
     import torch
 
-    from llava.conversation import template_for
+    from llava.conversation import template_of
     from llava.mm_utils import get_model_name_from_path
     from llava.model.builder import load_pretrained_model
 
     name = get_model_name_from_path(args.model_path)
-    conversation = template_for(name, args.conv_mode)
+    conversation = template_of(args.model_path, args.conv_mode)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer, model, image_processor, _ = load_pretrained_model(
         args.model_path,
@@ -134,7 +134,11 @@ def parser() -> argparse.ArgumentParser:
     add("--image-file", required=True, help="file or address of a picture, or several separated by --sep")
     add("--sep", default=",", help="separates pictures")
     add("--device", default=None, help="default: cuda where there is one, else cpu")
-    add("--conv-mode", default=None, help="prompt template; default: what the model's name suggests")
+    add(
+        "--conv-mode",
+        default=None,
+        help="prompt template; default: that of the training, or what the name suggests",
+    )
     add("--temperature", type=float, default=0.2, help="0 for the likeliest answer")
     add("--max-new-tokens", type=int, default=512, help="longest answer")
     add("--load-8bit", action="store_true", help="quantised; needs bitsandbytes")

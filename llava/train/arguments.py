@@ -71,7 +71,7 @@ class DataArguments:
 
     data_path: str | None = _flag(
         None,
-        "One JSON file: a list of {id, image (optional), conversations: [{from: human|gpt, value}, ...]}.",
+        "One JSON file: a list of {id, image (a path, a list or none), conversations: [{from, value}, ...]}.",
     )
     lazy_preprocess: bool = _flag(
         False, "Accepted for older scripts: samples are always tokenized when they are asked for."

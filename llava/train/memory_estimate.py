@@ -1,8 +1,8 @@
 """How much memory a process of a run needs, worked out before it is needed: an estimate, not a promise.
 
 Weights, gradients and optimizer state follow from the parameters and are exact but for DeepSpeed's buffers.
-Activations are counted tensor by tensor for a decoder layer of LLaMA, for a batch of the longest samples: a
-rough upper share. What CUDA and its allocator take beside (about 1 GiB and a tenth) is in nobody's count.
+Activations are those of LLaMA's layers for a batch of the longest samples: an upper share. What CUDA and its
+allocator take beside, about 1 GiB and a tenth, is in nobody's count.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+# How many times the width, and the inner width, a layer of LLaMA keeps of a token for its backward pass, as
+# counted by torch: an input that is multiplied by a weight is kept only if the weight trains.
+KEPT = {"trained": (6, 4), "frozen": (2, 3), "adapters": (4, 4), "adapters with dropout": (14, 5)}
 MASTER_AND_ADAM = 12  # DeepSpeed keeps a float32 copy of what trains, and Adam's two moments in float32
 
 
@@ -20,8 +23,8 @@ class MemoryPlan:
     Attributes:
         weights: bytes of all weights, those of the tower included, on however many processes.
         trained: number of parameters that train.
-        trained_bytes: of one such parameter.
-        state_bytes: of the optimizer for one such parameter.
+        gradients: bytes of theirs.
+        states: bytes of the optimizer's state for them.
         largest: bytes of the weights that ZeRO-3 may hold whole at one time.
         quantised: whether the language model is held in 4 or 8 bits, which ZeRO-3 cannot cut.
         zero: stage of ZeRO; 0 is none.
@@ -32,13 +35,13 @@ class MemoryPlan:
         positions: of its longest sample, image tokens included.
         layers, width, inner, key_width, vocabulary: of the language model.
         element: bytes of an activation.
-        adapters: whether LoRA keeps an input of its own for every layer, after dropout.
+        language_model: how it learns, a key of `KEPT`.
     """
 
     weights: int
     trained: int
-    trained_bytes: int
-    state_bytes: float
+    gradients: int
+    states: float
     largest: int
     quantised: bool
     zero: int
@@ -53,7 +56,7 @@ class MemoryPlan:
     key_width: int
     vocabulary: int
     element: int
-    adapters: bool
+    language_model: str
 
 
 @dataclass(frozen=True)
@@ -82,21 +85,19 @@ def memory_shares(plan: MemoryPlan) -> MemoryShares:
         weights = (0 if plan.offloaded else weights) + min(
             plan.largest, plan.weights - plan.weights / plan.processes
         )
-    gradients = cut(plan.trained * plan.trained_bytes, 2)
+    gradients = cut(plan.gradients, 2)
     if plan.zero == 0 and plan.processes > 1:
         gradients *= 2  # DDP copies them into buckets
-    optimizer = 0.0 if plan.offloaded else cut(plan.trained * plan.state_bytes, 1)
+    optimizer = 0.0 if plan.offloaded else cut(plan.states, 1)
     return MemoryShares(weights, gradients, optimizer, _activations(plan))
 
 
 def _activations(plan: MemoryPlan) -> float:
     tokens = plan.batch * plan.positions
     wide, inner, element = plan.width, plan.inner, plan.element
-    # two norms with float32 inside; queries, rotated and not, keys and values; attention's output; residual
-    # sums; gate, up, their activation and product
-    layer = tokens * (element * (8 * wide + 4 * plan.key_width + 4 * inner) + 2 * 4 * wide)
-    if plan.adapters:
-        layer += tokens * element * (6 * wide + inner)
+    of_width, of_inner = KEPT[plan.language_model]
+    of_norms = 2 * 4 * wide  # their inputs, in float32
+    layer = tokens * (element * (of_width * wide + 2 * plan.key_width + of_inner * inner) + of_norms)
     kept = plan.layers * tokens * element * wide + layer if plan.checkpointed else plan.layers * layer
     # logits, their float32 copy, and the gradients of both
     return kept + tokens * plan.vocabulary * 2 * (element + 4)
@@ -108,7 +109,7 @@ def remedies(plan: MemoryPlan) -> Iterator[tuple[str, MemoryPlan]]:
         plan = replace(plan, checkpointed=True)
         yield "--gradient_checkpointing True", plan
     if plan.zero < 3 and plan.processes > 1 and not plan.quantised:
-        plan = replace(plan, zero=3, state_bytes=MASTER_AND_ADAM)
+        plan = replace(plan, zero=3, states=plan.trained * MASTER_AND_ADAM)
         yield "--deepspeed deepspeed_configs/zero3.json", plan
     while plan.batch > 1:
         plan = replace(plan, batch=plan.batch // 2)

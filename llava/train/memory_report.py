@@ -34,8 +34,8 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
     return MemoryPlan(
         weights=weights,
         trained=trained,
-        trained_bytes=max((parameter.element_size() for parameter in training), default=4),
-        state_bytes=_state_bytes(args, training, deepspeed is not None),
+        gradients=sum(map(_bytes, training)),
+        states=_states(args, training, deepspeed is not None),
         largest=int(live * weights / max(1, sum(map(_count, parameters)))),
         quantised=args.bits != 16,
         zero=zero,
@@ -50,8 +50,14 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
         key_width=config.hidden_size * getattr(config, "num_key_value_heads", heads) // heads,
         vocabulary=config.vocab_size,
         element=2 if args.bf16 or args.fp16 else 4,
-        adapters=trainer.trains_adapters and args.lora_dropout > 0,
+        language_model=_how_it_learns(trainer),
     )
+
+
+def _how_it_learns(trainer: LLaVATrainer) -> str:
+    if trainer.trains_adapters:
+        return "adapters with dropout" if trainer.args.lora_dropout > 0 else "adapters"
+    return "frozen" if trainer.trains_projector_only else "trained"
 
 
 def _count(parameter: Tensor) -> int:
@@ -63,13 +69,14 @@ def _bytes(parameter: Tensor) -> int:
     return _count(parameter) * parameter.element_size() + (0 if constants is None else constants.nbytes)
 
 
-def _state_bytes(args: Any, training: list[nn.Parameter], deepspeed: bool) -> float:
+def _states(args: Any, training: list[nn.Parameter], deepspeed: bool) -> float:
     name = str(getattr(args.optim, "value", args.optim))
+    count = sum(map(_count, training))
     if deepspeed:
-        return MASTER_AND_ADAM
+        return MASTER_AND_ADAM * count
     if "8bit" in name:
-        return 2.0
-    return _SMALL_STATES.get(name, 2.0 * max((parameter.element_size() for parameter in training), default=4))
+        return 2.0 * count
+    return _SMALL_STATES[name] * count if name in _SMALL_STATES else 2.0 * sum(map(_bytes, training))
 
 
 def _longest_sample(trainer: LLaVATrainer) -> int:

@@ -61,13 +61,12 @@ def rehearse_save(trainer: LLaVATrainer) -> None:
     if not trainer.args.should_save:
         return
     output_dir = Path(trainer.args.output_dir)
-    new = not output_dir.exists()
     start = time.monotonic()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".save-rehearsal-", dir=output_dir) as folder:
             _write(trainer, Path(folder))
-        needed, free = _bytes_to_come(trainer), shutil.disk_usage(output_dir).free
+        needed, free = bytes_to_come(trainer), shutil.disk_usage(output_dir).free
     except SaveRehearsalError:
         raise
     except Exception as error:
@@ -75,9 +74,6 @@ def rehearse_save(trainer: LLaVATrainer) -> None:
             f"The save of this run was tried before the first step and would fail ({type(error).__name__}: "
             f"{error}); nothing was trained, so mend that and start again."
         ) from error
-    finally:
-        if new and output_dir.is_dir() and not any(output_dir.iterdir()):
-            output_dir.rmdir()
     if needed > free:
         raise SaveRehearsalError(
             f"The saves of this run take {readable(needed)} on the disk of {output_dir}, where "
@@ -102,17 +98,17 @@ def _write(trainer: LLaVATrainer, folder: Path) -> None:
         saved_files.refuse_other_names(trainer.model, saved_files.read_whole(folder), folder)
 
 
-def _bytes_to_come(trainer: LLaVATrainer) -> float:
+def bytes_to_come(trainer: LLaVATrainer) -> float:
     """What the disk must hold at once: the final model and the checkpoints, one more than are kept.
 
     Where all are kept, the next one: how many there will be is the user's care.
     """
     args = trainer.args
     plan = plan_of(trainer)
-    final = plan.trained * plan.trained_bytes if trainer.trains_a_part else plan.weights
+    final = plan.gradients if trainer.trains_a_part else plan.weights
     if str(getattr(args.save_strategy, "value", args.save_strategy)) == "no":
         return final
-    checkpoint = final + (0 if args.save_only_model else plan.trained * plan.state_bytes)
+    checkpoint = final + (0 if args.save_only_model else plan.states)
     there = len(checkpoints.list_checkpoints(args.output_dir))
     kept = max(0, (args.save_total_limit or 0) - there)
     return final + (kept + 1) * checkpoint

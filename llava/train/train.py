@@ -158,8 +158,10 @@ def add_vision(
     training_args: TrainingArguments,
 ) -> None:
     """Give the language model its tower and projector, and write down how images are treated."""
+    from llava.conversation import SeparatorStyle, conv_templates
     from llava.model.anyres import check_tiling, parse_pinpoints, wants_tiles
     from llava.tiles import tile_size
+    from llava.train.preprocess import conversation_for
 
     model.get_model().initialize_vision_modules(model_args=model_args, fsdp=training_args.fsdp)
     tower = model.get_vision_tower()
@@ -186,6 +188,9 @@ def add_vision(
     config.mm_vision_tower_lr = training_args.mm_vision_tower_lr
     config.mm_use_im_start_end = model_args.mm_use_im_start_end
     config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
+    template = conversation_for(model_args.version)
+    if template.sep_style is not SeparatorStyle.PLAIN:  # whose captions are no way to ask for anything
+        config.conversation_template = next(key for key, it in conv_templates.items() if it is template)
 
 
 def _tower_dtype(model_args: ModelArguments, training_args: TrainingArguments) -> torch.dtype:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from regap_patch.errors import RowsError
-from regap_patch.gap.precision import float64
+from regap_patch.gap.precision import float64, on_a_device_with_float64
 
 NORM_ROWS = 256  # rows whose norms are taken at once: their float64 copy stays in the cache
 
@@ -58,7 +58,7 @@ class Cloud:
                 )
             if paired and not len(sample):
                 raise RowsError(f"The {name}{place} are none: leave the sample out or give it rows.", index)
-        cloud = cls(tuple(sample.detach() for sample in samples), name, paired)
+        cloud = cls(tuple(on_a_device_with_float64(sample.detach()) for sample in samples), name, paired)
         if cloud.count < 2:
             raise RowsError(f"A distance needs two {name} or more, but there is {cloud.count}: give more.")
         return cloud
@@ -77,7 +77,7 @@ class Cloud:
     @property
     def count(self) -> int:
         """N."""
-        return sum(len(sample) for sample in self.samples)
+        return sum(sample.shape[0] for sample in self.samples)
 
     @property
     def width(self) -> int:
@@ -92,7 +92,7 @@ class Cloud:
     @property
     def lengths(self) -> list[int]:
         """Rows of each sample: m integers."""
-        return [len(sample) for sample in self.samples]
+        return [sample.shape[0] for sample in self.samples]
 
     @property
     def working_dtype(self) -> torch.dtype:
@@ -113,11 +113,11 @@ class Cloud:
         count = 0
         for sample in self.samples:
             start = 0
-            while start < len(sample):
+            while start < sample.shape[0]:
                 piece = sample[start : start + size - count]
                 held.append(piece)
-                count += len(piece)
-                start += len(piece)
+                count += piece.shape[0]
+                start += piece.shape[0]
                 if count == size:
                     yield torch.cat(held) if len(held) > 1 else held[0]
                     held, count = [], 0

@@ -18,7 +18,7 @@ from regap_patch.gap.moments import Moments
 
 Route = Literal["cholesky", "spectral", "rows", "rows x rows"]
 
-STRIP = 256
+LEAF = 128
 # A pivot this small against its variance is round-off of float64, not a direction of the data.
 SINGULAR = 1e-12
 
@@ -100,10 +100,29 @@ def _sandwich(lower: Tensor, covariance: Tensor) -> Tensor:
 
     All is laid out in columns, as LAPACK gave L and will read the product: another layout costs it a copy.
     """
-    upper = lower.t()
     product = torch.zeros_like(covariance)
-    for start in range(0, len(upper), STRIP):
-        stop = start + STRIP
-        left = upper[start:stop, start:] @ covariance[start:, start:]
-        product[start:stop, start:] = left @ upper[start:, start:].t()
+    _sandwich_halves(lower.t(), covariance, product)
     return product.t()
+
+
+def _sandwich_halves(upper: Tensor, covariance: Tensor, product: Tensor) -> None:
+    """Fill U S U' at and right of the diagonal, for upper triangular U = [[A, B], [0, C]], by halves.
+
+    With S = [[P, Q], [Q', R]] the corners are C R C', (A Q + B R) C' and A P A' + E B' + B E' with
+    E = A Q + B R / 2: two of them are this again, of half the size.
+    """
+    half = len(upper) // 2
+    if len(upper) <= LEAF:
+        product.copy_(upper @ covariance @ upper.t())
+        return
+    near, far = slice(None, half), slice(half, None)
+    _sandwich_halves(upper[near, near], covariance[near, near], product[near, near])
+    _sandwich_halves(upper[far, far], covariance[far, far], product[far, far])
+    across = upper[near, near] @ covariance[near, far]
+    beyond = upper[near, far] @ covariance[far, far]
+    across += beyond
+    product[near, far] = across @ upper[far, far].t()
+    across.add_(beyond, alpha=-0.5)
+    added = across @ upper[near, far].t()
+    product[near, near] += added
+    product[near, near] += added.t()

@@ -114,7 +114,7 @@ class MomentSums:
         difference = row.to(self.total) - self.shift.to(self.total)
         self.count += count
         self.total += count * difference
-        self.squares += count * torch.outer(difference, difference)
+        self.squares.addr_(difference, difference, alpha=float(count))
 
     def moments(self) -> Moments:
         """Mean and unbiased covariance of what was added."""

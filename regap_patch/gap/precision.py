@@ -23,7 +23,12 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def float64(values: Tensor) -> Tensor:
     """Float64 for sums that run over a whole training; on the host where the device has none (MPS)."""
-    return values.cpu().double() if values.device.type == "mps" else values.double()
+    return on_a_device_with_float64(values).double()
+
+
+def on_a_device_with_float64(values: Tensor) -> Tensor:
+    """The host's copy where the device has no float64 (MPS), else the same tensor."""
+    return values.cpu() if values.device.type == "mps" else values
 
 
 @contextmanager

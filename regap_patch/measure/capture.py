@@ -14,7 +14,7 @@ Axes: L rows of the language model's input, D its width.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -121,8 +121,8 @@ def capture(
         raise MeasureError(
             f"A gap has two sides, but {name} showed the model no image: give every pair an image."
         )
-    call = seen.call
-    assert call is not None
+    assert seen.call is not None
+    call = replace(seen.call, hidden=seen.call.hidden.clone())  # ours to overwrite
     given = call.hidden if seen.input is None else seen.input
     keys = _keys(given[0])
     image = _where(keys, seen.projected, given)

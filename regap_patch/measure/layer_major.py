@@ -112,7 +112,7 @@ def states_by_layer(
     """The states of all samples, (1, L, D) each: of layer 0 (the input), then of 1 to K.
 
     The last is after what the decoder calls behind its layers, as transformers' `hidden_states` have it. The
-    samples' calls are used up: each state replaces the one before.
+    samples' calls are used up: each state overwrites the one before.
 
     Args:
         decoder: of the model.
@@ -132,11 +132,19 @@ def states_by_layer(
                 if last:
                     state = finish(tail, state)
                 ledger.take(state.nbytes)
-                before, sample.call.hidden = sample.call.hidden, state
-                ledger.take(-before.nbytes)
-                del before
+                ledger.take(-keep(sample.call, state))
         moved(number)
         yield [sample.call.hidden for sample in samples]
+
+
+def keep(call: LayerCall, state: Tensor) -> int:
+    """Put a state in the place of the one before, in its memory if it fits; bytes that are free again."""
+    before = call.hidden
+    if before.shape == state.shape and before.dtype == state.dtype and before.device == state.device:
+        before.copy_(state)  # memory that is never given back cannot be torn into pieces
+        return state.nbytes
+    call.hidden = state
+    return before.nbytes
 
 
 def finish(tail: Sequence[nn.Module], state: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from llava.eval import (
     generation,
@@ -26,6 +27,7 @@ from llava.eval import (
 from llava.eval.answers_file import AnswersFile, record_path
 from llava.eval.chunks import get_chunk, split_list
 from llava.eval.command_line import InputError
+from llava.eval.questions import Question
 
 ROOT = Path(__file__).parents[2]
 KEYS = ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
@@ -97,6 +99,11 @@ def test_chunks_change_nothing(flags, expected, tmp_path: Path, capsys: pytest.C
     assert len(record["starts"]) == 6
     assert capsys.readouterr().out.endswith(f"{merged}: {COUNT} answers\n")
 
+    second = ["--num-chunks", "6", "--chunk-idx", "1", "--answers-file", files[1]]
+    model_vqa_loader.main([*flags, *second, "--conv-mode", "llava_v1", "--overwrite"])
+    with pytest.raises(InputError, match="made with another conv_mode than"):
+        merge_answers.main([*files, "--output-file", str(merged)])
+    model_vqa_loader.main([*flags, *second, "--overwrite"])
     Path(files[1]).write_text("")
     with pytest.raises(InputError, match="holds 0 of 3 answers"):
         merge_answers.main([*files, "--output-file", str(merged)])
@@ -219,6 +226,50 @@ def test_bad_input_is_one_sentence(flags, questions, tmp_path: Path):
             model_vqa_loader.main([*flags, *out, *more])
     with pytest.raises(InputError, match="A picture of question 0 cannot be opened"):
         model_vqa_loader.main([*flags, *out, "--image-folder", str(damaged)])
+
+
+def test_pictures_stand_where_the_question_says(questions, flags, tmp_path: Path):
+    rows = [json.loads(line) for line in questions.read_text().splitlines()][4:6]
+    rows[0]["text"] = "Look at <image> first."
+    rows[1]["text"] = "Is <image> like <image>?"
+    file, path = tmp_path / "questions.jsonl", tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [*flags, "--question-file", str(file), "--answers-file", str(path)]
+    model_vqa_loader.main(command)
+    record = json.loads(record_path(path).read_text())
+    assert "USER: Look at <image> first. ASSISTANT:" in record["settings"]["first_prompt"]
+    assert [json.loads(line)["prompt"] for line in path.read_text().splitlines()] == [r["text"] for r in rows]
+    rows[0]["image"] = [rows[0]["image"]] * 2
+    file.write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(InputError, match=r"Row 1 of .* has 1 <image> and 2 pictures"):
+        model_vqa_loader.main(command)
+
+
+def test_half_precision_where_it_is_asked_for(flags, tmp_path: Path):
+    path = tmp_path / "answers.jsonl"
+    model_vqa_loader.main([*flags, "--answers-file", str(path), "--dtype", "bfloat16"])
+    assert len(path.read_text().splitlines()) == COUNT
+    assert json.loads(record_path(path).read_text())["settings"]["dtype"] == "bfloat16"
+
+
+def test_a_batch_that_does_not_fit_keeps_the_answers(flags, tmp_path: Path):
+    def load(args):
+        def answer(prompts, pictures, **settings):
+            if "ring" in prompts[-1]:
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            return ["yes"] * len(prompts)
+
+        return generation.Speaker(answer, False, "cuda:0")
+
+    questions = [Question({"question_id": n}, text, text) for n, text in enumerate(("a", "b", "ring", "d"))]
+    args = model_vqa.parser().parse_args(
+        [*flags, "--answers-file", str(tmp_path / "a.jsonl"), "--batch-size", "2"]
+    )
+    with pytest.raises(
+        InputError, match=r"2 questions at once do not fit .* cuda:0; pass a smaller --batch-size"
+    ):
+        generation.ask_all(args, [*questions[:2], questions[3], questions[2]], load)
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == 2
 
 
 def test_chunks():

@@ -136,6 +136,23 @@ def test_a_batch_of_tiles_equals_its_rows(model):
         assert torch.equal(model.generate(row[None], **one, **GREEDY)[0], together[number])
 
 
+def test_one_question_about_two_pictures_from_the_command_line(folder, tmp_path, capsys):
+    """The sizes of the pictures reach the model: without them it refuses tiles."""
+    from llava.eval.run_llava import eval_model, parser
+
+    files = []
+    for number, size in enumerate([(100, 40), (64, 64)]):
+        files.append(str(tmp_path / f"{number}.png"))
+        picture(*size, number).save(files[-1])
+    flags = ["--model-path", str(folder), "--conv-mode", "v1", "--temperature", "0", "--max_new_tokens", "5"]
+    flags += ["--device", "cpu", "--image-file", ",".join(files)]
+    query = "Is <image-placeholder> like <image-placeholder>?"
+    answer = eval_model(parser().parse_args([*flags, "--query", query]))
+    assert capsys.readouterr().out == f"{answer}\n"
+    with pytest.raises(ValueError, match="Prompt 1 of 1 has 1 <image> and 2 pictures"):
+        eval_model(parser().parse_args([*flags, "--query", "Is <image-placeholder> red?"]))
+
+
 def test_the_newline_gets_a_gradient_in_every_batch(tiny):
     model = make_model(tiny, mm_patch_merge_type="spatial_unpad").train().requires_grad_(False)
     model.config.image_aspect_ratio, model.config.image_grid_pinpoints = "anyres", PINPOINTS

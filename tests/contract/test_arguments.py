@@ -213,7 +213,8 @@ def test_a_flag_without_effect_says_so(parse, caplog: pytest.LogCaptureFixture):
         ),
         (
             "--image_aspect_ratio round",
-            "--image_aspect_ratio round is not one that this version trains: pass `pad`, `square` or `anyres`.",
+            "--image_aspect_ratio round is not one that this version trains: pass `pad`, `square` or "
+            "`anyres`.",
         ),
         (
             "--image_aspect_ratio anyres",

@@ -193,3 +193,5 @@ def test_each_kind_of_template_trains(tiny: TinyAssets, tmp_path: Path, monkeypa
     train(argv=flags(tiny, 2, tmp_path / "out", version=version, max_steps=2, model_max_length=512))
     assert len(losses(tmp_path / "out")) == 2
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "out"))
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["conversation_template"]
+    assert conv_templates[said] is conv_templates[version], "what a chat starts with"

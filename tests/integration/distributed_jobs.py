@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from tests.integration.mini_run import LORA, flags
+from tests.integration.mini_run import LORA, TILES, flags
 
 if TYPE_CHECKING:
     from tests.conftest import TinyAssets
@@ -106,7 +106,30 @@ def mixed_data(tiny: TinyAssets, root: Path) -> dict[str, Any]:
     return {"data_path": path, "version": "v1"}
 
 
-DATA = {"even": even_data, "mixed": mixed_data}
+def tiles_data(tiny: TinyAssets, root: Path) -> dict[str, Any]:
+    """Talks about one picture, two or none, of several shapes, cut into tiles."""
+    from PIL import Image
+
+    shapes = [(64, 64), (150, 50), (40, 90), (56, 56), (120, 130)]
+    for number, shape in enumerate(shapes):
+        Image.radial_gradient("L").resize(shape).convert("RGB").save(root / f"{number}.png")
+    samples = []
+    for number in range(SAMPLES):
+        shown = [f"{(number * 3 + at) % len(shapes)}.png" for at in range(number % 3)]
+        said = "<image> or " * len(shown) + "what"
+        turns = [
+            {"from": "human", "value": said},
+            {"from": "gpt", "value": "a red ring" + " left" * (number % 5)},
+        ]
+        samples.append({"id": number, "conversations": turns, **({"image": shown} if shown else {})})
+    path = root / "tiles.json"
+    path.write_text(json.dumps(samples))
+    return {"data_path": path, "image_folder": root}
+
+
+DATA = {"even": even_data, "mixed": mixed_data, "tiles": tiles_data}
+# Not grouped: one process may have no picture while the other has.
+MIXED_TILES = PLAIN | TILES | {"group_by_modality_length": False}
 BF16 = {"max_steps": SAMPLES // STEP, "bf16": True, "gradient_checkpointing": True}
 GRADIENT = "--regap_calibration_steps 4 --regap_calibration gradient"
 STILL = {"max_steps": 6, "learning_rate": 0.0, "image_aspect_ratio": "pad"}
@@ -117,6 +140,8 @@ TRAINING = {
     "zero2": Job(ours=None, resume=True, changes=PLAIN, zero=2),
     "zero3": Job(ours=None, resume=True, changes=PLAIN, zero=3),
     "zero3-stage2": Job(ours=None, resume=True, changes=PLAIN, zero=3, stage=2),
+    "ddp-tiles": Job(ours=None, resume=True, changes=MIXED_TILES, stage=2, data="tiles"),
+    "zero3-tiles": Job(ours=None, resume=True, changes=MIXED_TILES, zero=3, stage=2, data="tiles"),
     **{
         f"{kind}-lora": Job(ours=None, resume=True, changes=PLAIN | STILL_LORA, zero=zero, stage=2)
         for kind, zero in {"ddp": 0, "zero2": 2, "zero3": 3}.items()
@@ -145,7 +170,7 @@ CORE = {
     "even-ddp",
     "still-ddp",
     "bf16-zero3",
-} | (TRAINING.keys() - {"ddp-lora", "zero2-lora"})
+} | (TRAINING.keys() - {"ddp-lora", "zero2-lora", "ddp-tiles", "zero3-tiles"})
 
 
 def each(jobs: dict[str, Job], *kinds: str) -> list[Any]:

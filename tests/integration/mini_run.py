@@ -25,6 +25,11 @@ STAGES = {
         "mm_projector_lr": 2e-3,
     },
 }
+TILES = {
+    "image_aspect_ratio": "anyres",
+    "image_grid_pinpoints": "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]",
+    "mm_patch_merge_type": "spatial_unpad",
+}
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8}  # of stage 2
 
 
@@ -113,3 +118,23 @@ def forward_without_kwargs() -> Iterator[None]:
 
     with mock.patch.object(LlavaLlamaForCausalLM, "forward", forward):
         yield
+
+
+class _Prepared(Exception):
+    """Carries the trainer out of `train()`; nothing went wrong."""
+
+
+def prepared(argv: list[str]) -> Any:
+    """The trainer of a run that has come to its first step."""
+    from llava.train.llava_trainer import LLaVATrainer
+    from llava.train.train import train
+
+    def stop(trainer: Any, *args: Any, **kwargs: Any) -> None:
+        raise _Prepared(trainer)
+
+    with mock.patch.object(LLaVATrainer, "train", stop):
+        try:
+            train(argv=argv)
+        except _Prepared as stopped:
+            return stopped.args[0]
+    raise AssertionError("the run did not come to its first step")

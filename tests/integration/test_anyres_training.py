@@ -13,16 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.integration.mini_run import LORA, digest, flags, history, launch, losses, weights
+from tests.integration.mini_run import LORA, TILES, digest, flags, history, launch, losses, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:'llava.train.train' found in sys.modules:RuntimeWarning")
-TILES = {
-    "image_aspect_ratio": "anyres",
-    "image_grid_pinpoints": "[[56, 112], [112, 56], [112, 112], [168, 56], [56, 168]]",
-    "mm_patch_merge_type": "spatial_unpad",
-    "per_device_train_batch_size": 2,
-    "gradient_accumulation_steps": 1,
-}
+SMALL_STEPS = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
 KEY = "model.image_newline"
 
 
@@ -51,7 +45,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
     for stage, samples in ((1, captions), (2, talks)):
         path = folder / f"{stage}.json"
         path.write_text(json.dumps(samples))
-        made[stage] = {"data_path": path, "image_folder": folder, "validate_data": True, **TILES}
+        made[stage] = {
+            "data_path": path,
+            "image_folder": folder,
+            "validate_data": True,
+            **TILES,
+            **SMALL_STEPS,
+        }
     return made
 
 
@@ -113,6 +113,14 @@ def test_a_frozen_projector_freezes_the_newline(tiny, data, stage_1: Path, tmp_p
     frozen = {"pretrain_mm_mlp_adapter": stage_1 / "mm_projector.bin", "freeze_mm_mlp_adapter": True}
     train(argv=flags(tiny, 2, tmp_path / "run", max_steps=2, **data[2] | frozen))
     assert torch.equal(weights(tmp_path / "run")[KEY], weights(stage_1)[KEY])
+
+
+def test_sizes_that_are_no_whole_tiles_stop_the_run_before_it_begins(tiny, data, tmp_path: Path):
+    from llava.train.train import train
+
+    argv = flags(tiny, 1, tmp_path / "run", **data[1] | {"image_grid_pinpoints": "[[112, 56], [100, 56]]"})
+    with pytest.raises(ValueError, match=r"image_grid_pinpoints holds \[100, 56\], which cannot be cut into"):
+        train(argv=argv)
 
 
 def test_the_regulariser_sees_all_tiles(tiny, data, tmp_path: Path):

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.mini_run import losses, weights
+from tests.integration.mini_run import flags, losses, weights
+from tests.upstream.recipes import random_projector
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = sorted((ROOT / "scripts" / "v1_5").glob("*.sh"))
@@ -23,7 +24,13 @@ SCRIPTS = [*CLUSTER, *sorted((ROOT / "scripts" / "mini").glob("*.sh"))]
 UPSTREAM = {  # what LLaVA v1.5 was trained with: samples of a step, learning rate, ZeRO
     "pretrain.sh": (256, 1e-3, "zero2.json"),
     "finetune.sh": (128, 2e-5, "zero3.json"),
+    "finetune_lora.sh": (128, 2e-4, "zero3.json"),
+    "finetune_qlora.sh": (128, 2e-4, "zero2.json"),
+    "finetune_task.sh": (128, 2e-5, "zero3.json"),
+    "finetune_task_lora.sh": (128, 2e-4, "zero3.json"),
 }
+LORA = {"lora_enable": True, "lora_r": 128, "lora_alpha": 256, "lora_dropout": 0.05, "mm_projector_lr": 2e-5}
+NO_LORA = {"lora_enable": False, "mm_projector_lr": None}
 COMMON = {
     "num_train_epochs": 1,
     "weight_decay": 0.0,
@@ -117,14 +124,24 @@ def test_planned_line_is_understood(script: Path, regap: str, size: str, monkeyp
     assert 8 * training.per_device_train_batch_size * training.gradient_accumulation_steps == batch
     assert training.learning_rate == rate
     assert {name: getattr(training, name) for name in COMMON} == COMMON
-    assert model.model_name_or_path == f"lmsys/vicuna-{size}-v1.5"
+    lora = LORA if "lora" in script.stem else NO_LORA
+    assert {name: getattr(training, name) for name in lora} == lora
+    assert training.bits == (4 if "qlora" in script.stem else 16)
+    task = "task" in script.stem
+    assert model.model_name_or_path == (
+        f"liuhaotian/llava-v1.5-{size}" if task else f"lmsys/vicuna-{size}-v1.5"
+    )
+    # upstream's loader goes by the name of the folder
+    assert ("lora" in training.output_dir) == training.lora_enable
     assert model.vision_tower == "openai/clip-vit-large-patch14-336"
     assert (model.version, model.mm_projector_type) == ("plain" if stage_one else "v1", "mlp2x_gelu")
     assert (model.tune_mm_mlp_adapter, model.mm_vision_select_layer) == (stage_one, -2)
     assert (data.image_aspect_ratio, training.group_by_modality_length) == (
         ("square", False) if stage_one else ("pad", True)
     )
-    if not stage_one:
+    if task:
+        assert model.pretrain_mm_mlp_adapter is None
+    elif not stage_one:
         first = planned(script.with_name("pretrain.sh"), REGAP=regap, MODEL_SIZE=size)
         made = first[first.index("--output_dir") + 1]
         assert model.pretrain_mm_mlp_adapter == f"{made}/mm_projector.bin"
@@ -132,7 +149,9 @@ def test_planned_line_is_understood(script: Path, regap: str, size: str, monkeyp
 
 def test_nodes_and_batches_keep_the_samples_of_a_step(monkeypatch: pytest.MonkeyPatch):
     knobs = {"NNODES": 2, "NODE_RANK": 1, "NUM_GPUS": 4, "MASTER_ADDR": "node-0", "MASTER_PORT": 1234}
-    words = planned(CLUSTER[-1], "--max_steps", "5", BATCH_PER_GPU=8, ZERO="3_offload", **knobs)
+    words = planned(
+        ROOT / "scripts/v1_5/pretrain.sh", "--max_steps", "5", BATCH_PER_GPU=8, ZERO="3_offload", **knobs
+    )
     assert words[: words.index("regap_patch.run") - 1] == [
         *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node_rank", "1"),
         *("--nproc_per_node", "4", "--master_addr", "node-0", "--master_port", "1234"),
@@ -163,19 +182,23 @@ def test_knob_that_means_nothing_is_refused(knobs: dict[str, str], sentence: str
 @pytest.mark.skipif(shutil.which("g++") is None, reason="DeepSpeed compiles an operator: apt-get install g++")
 @pytest.mark.parametrize("zero", [2, 3])
 def test_twins_run_to_the_end_under_zero(tiny, tmp_path: Path, zero: int):
-    """Both stages in two processes, the second from the first's projector; run again, the first resumes."""
+    """Both stages in two processes, the second from the first's projector; run again, the first resumes.
+
+    Then adapters: on 8 bits from the first's projector, or on the second's LLaVA.
+    """
     knobs = {
         **{"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "REGAP": "on"},
         **{"MODEL": tiny.llama, "VISION_TOWER": tiny.clip, "IMAGES": tiny.world.images},
         **{"ZERO": zero, "NUM_GPUS": 2, "BATCH_SIZE": 16, "SAVE_STEPS": 2},
     }
-    folders = {name: tmp_path / f"llava-{name}" for name in ("pretrain", "finetune")}
-    data = {"pretrain": tiny.world.pretrain_json, "finetune": tiny.world.finetune_json}
+    names = ("pretrain", "finetune", "finetune_qlora", "finetune_task_lora")
+    folders = {name: tmp_path / f"llava-{name}" for name in names}
+    data = dict.fromkeys(names, tiny.world.finetune_json) | {"pretrain": tiny.world.pretrain_json}
 
     def run(name: str, *flags: str, **more: object) -> None:
         script = ROOT / "scripts" / "mini" / f"{name}.sh"
         where = {"DATA": data[name], "OUTPUT_DIR": folders[name]}
-        done = call(script, *flags, timeout=300, **knobs, **where, **more)
+        done = call(script, *flags, timeout=300, **(knobs | where | more))
         assert done.returncode == 0, done.stderr
 
     run("pretrain", "--save_total_limit", "2")
@@ -200,3 +223,37 @@ def test_twins_run_to_the_end_under_zero(tiny, tmp_path: Path, zero: int):
     assert len(losses(second)) == 2
     assert "lm_head.weight" in weights(second)
     assert json.loads((second / "regap.json").read_text())["config"]["loss"] == "off"
+
+    name, start = {
+        2: ("finetune_qlora", {"PROJECTOR": first / "mm_projector.bin", "BITS": 8}),
+        3: ("finetune_task_lora", {"MODEL": second}),
+    }[zero]
+    run(name, "--max_steps", "2", **start)
+    assert len(losses(folders[name])) == 2
+    for folder in (folders[name], folders[name] / "checkpoint-2"):
+        kinds = {part for key in weights(folder) for part in ("lora_B", "mm_projector") if part in key}
+        assert kinds == {"lora_B", "mm_projector"}
+        assert json.loads((folder / "regap.json").read_text())["config"]["loss"] == "off"
+
+
+@pytest.mark.full
+def test_twins_run_to_the_end_in_one_process(tiny, tmp_path: Path):
+    """Adapters on a projector, and a LLaVA, made in short, that learns a task."""
+    from llava.train.train import train
+
+    train(argv=flags(tiny, 2, tmp_path / "llava", max_steps=1))
+    torch.save(random_projector(64, 64), tmp_path / "first.bin")
+    knobs = {
+        **{"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VISION_TOWER": tiny.clip},
+        **{"IMAGES": tiny.world.images, "DATA": tiny.world.finetune_json},
+    }
+    for name, start in {
+        "finetune_lora": {"MODEL": tiny.llama, "PROJECTOR": tmp_path / "first.bin"},
+        "finetune_task": {"MODEL": tmp_path / "llava"},
+    }.items():
+        where = {"OUTPUT_DIR": tmp_path / f"llava-{name}"}
+        script = ROOT / "scripts" / "mini" / f"{name}.sh"
+        done = call(script, "--max_steps", "2", timeout=200, **(knobs | where | start))
+        assert done.returncode == 0, done.stderr
+        assert len(losses(where["OUTPUT_DIR"])) == 2
+        assert "Saving was rehearsed" in done.stdout

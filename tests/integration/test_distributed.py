@@ -29,7 +29,7 @@ def alone(tiny, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from llava.train.train import train
 
     root = tmp_path_factory.mktemp("alone")
-    for name in ("ddp", "zero3-stage2", "zero3-lora"):
+    for name in ("ddp", "zero3-stage2", "zero3-lora", "zero3-tiles"):
         train(argv=TRAINING[name].argv(tiny, root, kind(name)))
     return {name: root / kind(name) for name in TRAINING}
 

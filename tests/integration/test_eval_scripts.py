@@ -44,7 +44,7 @@ def understood(words: list[str]) -> dict[str, object] | None:
     if Path(words[at + 1]).parent == ROOT / "scripts":
         name = Path(words[at + 1]).stem
         return {"module": name, **vars(script(name).parser().parse_args(words[at + 2 :]))}
-    assert words[at + 1 :] == ["eval.py", "--tier", "testdev_balanced"]
+    assert words[at + 1 :] == ["eval/eval.py", "--tier", "testdev_balanced"]
     return None
 
 
@@ -135,7 +135,7 @@ def pope_of_the_world(tiny, folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("chunks", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_from_questions_to_scores(tiny, tmp_path: Path, chunks: int):
-    """POPE's script on the CPU, in one process or two; other settings leave the answers as they are."""
+    """POPE's script on the CPU, in one process or two."""
     model = tmp_path / "llava"
     make_model(tiny).save_pretrained(model)
     for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
@@ -162,8 +162,3 @@ def test_from_questions_to_scores(tiny, tmp_path: Path, chunks: int):
     assert (made["conv_mode"], made["temperature"], made["number_of_questions"]) == ("vicuna_v1", 0, 14)
     assert made["first_prompt"].endswith("single word or phrase. ASSISTANT:")
     assert report["provenance"]["answers"]["starts"][0]["versions"]["torch"]
-
-    refused = call(path, "--max_new_tokens", "5", timeout=300, **knobs)
-    assert refused.returncode == 1
-    assert "holds answers with another max_new_tokens (4, now 5)" in refused.stderr
-    assert [json.loads(line) for line in answers.read_text().splitlines()] == rows

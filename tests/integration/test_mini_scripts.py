@@ -32,7 +32,13 @@ def planned(name: str, *flags: str, **knobs: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "regap", "loss"),
-    [("pretrain.sh", "on", "centroid_l2"), ("pretrain.sh", "off", "off"), ("finetune.sh", "on", "off")],
+    [
+        ("pretrain.sh", "on", "centroid_l2"),
+        ("pretrain.sh", "off", "off"),
+        ("finetune.sh", "on", "off"),
+        ("finetune_lora.sh", "on", "off"),
+        ("finetune_qlora.sh", "off", "off"),
+    ],
 )
 def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, loss: str):
     from llava.train.arguments import parse_arguments
@@ -49,7 +55,10 @@ def test_planned_command_is_understood(tmp_path: Path, name: str, regap: str, lo
     assert model.tune_mm_mlp_adapter is stage_one
     assert model.mm_vision_select_layer == -2
     assert (data.image_folder, training.max_steps) == (f"{runs}/world/images", 7)
-    assert training.output_dir == f"{runs}/llava-{'pretrain' if stage_one else 'finetune'}-{regap}"
+    kind = name.removesuffix(".sh").removeprefix("finetune_")
+    assert training.output_dir == f"{runs}/llava-{kind}-{regap}"
+    assert training.lora_enable == ("lora" in kind)
+    assert training.bits == (4 if kind == "qlora" else 16)
     assert training.group_by_modality_length is not stage_one
     assert (training.bf16, training.tf32, training.deepspeed) == (False, False, None)
     if not stage_one:
@@ -110,3 +119,37 @@ def test_quickstart_from_nothing_and_again(tmp_path: Path):
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     assert again.stdout.count("done before") == 10
     assert json.loads((tmp_path / "results.json").read_text()) == results
+    check_measurements(tmp_path)
+
+
+def check_measurements(root: Path) -> None:
+    """`regap mir RUN_DIR/*` on what the quickstart left: four checkpoints, the difference, a picture."""
+    out, world = root / "mir", root / "world"
+    flags = ["--images", world / "images", "--texts", world / "pretrain.json", "--model_base", root / "llama"]
+    flags += ["--pairs", "20,100", "--output_path", out]
+    regap = [sys.executable, "-m", "regap_patch.cli"]
+
+    def run(*words: object) -> str:
+        command = [*regap, *map(str, words)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    said = run("mir", *sorted(root.iterdir()), *flags)
+    assert "llama: passed over, a model without images" in said
+    files = {
+        name: out / f"llava-{name}.json"
+        for name in ("pretrain-off", "pretrain-on", "finetune-off", "finetune-on")
+    }
+    found = {name: json.loads(file.read_text()) for name, file in files.items()}
+    for name, result in found.items():
+        assert f"{result['mir']['value']:.4f}" in said
+        assert (result["data"]["pairs"], result["evaluation"]["mode"]) == (100, "layer_major"), name
+    assert len({json.dumps(result["data"], sort_keys=True) for result in found.values()}) == 1
+    for stage in ("pretrain", "finetune"):  # what ReGap did to the input lasts
+        off, on = (found[f"{stage}-{arm}"]["layer_zero"]["centroid_l2"] for arm in ("off", "on"))
+        assert on < off
+        assert "95% interval" in run("mir", "compare", files[f"{stage}-off"], files[f"{stage}-on"])
+    picture = root / "mir.png"
+    run("plot", *files.values(), "--output_path", picture)
+    assert picture.stat().st_size > 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.integration.mini_run import LORA, flags, losses
+from tests.integration.mini_run import LORA, digest, flags, losses
 
 pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install '.[quant]'")
 STEPS = 24
@@ -86,6 +87,21 @@ def test_loss_falls_by_a_tenth(trained: Trained):
     seen = losses(trained.folder)
     assert len(seen) == STEPS
     assert statistics.mean(seen[-4:]) < 0.9 * statistics.mean(seen[:4])
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_resumed_run_ends_like_one_in_one_go(tiny, tmp_path: Path, bits: int):
+    from llava.train.train import train
+
+    folder = tmp_path / "llava-lora"
+    argv = flags(tiny, 2, folder, save_strategy="steps", save_steps=2, **(LORA | {"bits": bits}))
+    train(argv=argv)
+    whole = digest(folder)
+    shutil.rmtree(folder / "checkpoint-4")
+    for name in ("adapter_model.safetensors", "non_lora_trainables.bin"):
+        (folder / name).unlink()
+    train(argv=argv)
+    assert digest(folder) == whole
 
 
 def prompts(tiny, tokenizer: Any, processor: Any, config: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:

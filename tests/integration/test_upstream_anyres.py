@@ -156,6 +156,25 @@ def test_several_whole_images_join_alike(packages, trained: Trained, as_stack: b
     assert ours["mask"].sum(1).tolist() == [4 + 16, 3, 5 + 3 * 16, 2 + 2 * 16]
 
 
+def test_a_batch_is_continued_alike(packages, trained: Trained):
+    """Upstream's batches are right once the configuration pads on the left, which ours do by themselves."""
+    ours, theirs = ask_both(
+        packages,
+        "merged",
+        model_path=str(trained.stage_2),
+        model_base=None,
+        rows=rows(trained.files),
+        merge_type="spatial_unpad",
+        padding_side="left",
+        num_tokens=12,
+    )
+    check(ours, theirs)
+    assert not ours["mask"][:, 0].all()
+    assert ours["mask"][:, -1].all()
+    assert ours["tokens"].tolist() == theirs["tokens"].tolist()
+    assert ours["tokens"].shape == (4, 12)
+
+
 def test_upstream_finds_the_newline_that_stage_1_trained(packages, trained: Trained, tiny: TinyAssets):
     saved = torch.load(trained.stage_1 / "mm_projector.bin", weights_only=True)["model.image_newline"]
     ours, theirs = ask_both(
@@ -173,6 +192,7 @@ def test_upstream_finds_the_newline_that_stage_1_trained(packages, trained: Trai
 
 def check(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert torch.equal(ours["mask"], theirs["mask"])
+    assert torch.equal(ours["labels"], theirs["labels"])
     for name in ("embeds", "logits"):
         assert ours[name].shape == theirs[name].shape
         assert (ours[name] - theirs[name]).abs().max() <= 1e-5, name

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from llava.train.lora_files import published_name
+from tests.integration.mini_run import flags, prepared, weights
 
 TOLERANCE = 1e-5  # the issue asks for 1e-3
 
@@ -44,3 +48,13 @@ def test_adapter_config_has_fields_of_upstreams_peft(lora_runs):
     assert {name: theirs.get(name) for name in ours.keys() - apart} == {
         name: setting for name, setting in ours.items() if name not in apart
     }
+
+
+def test_training_goes_on_from_upstreams_adapter(lora_runs, tiny, tmp_path: Path):
+    theirs = lora_runs["upstream"].folder
+    lora = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_weight_path": theirs}
+    model = prepared(flags(tiny, 2, tmp_path, **lora)).model
+    ours = {published_name(name): param for name, param in model.named_parameters()}
+    assert weights(theirs)
+    for name, tensor in weights(theirs).items():
+        assert torch.equal(ours[name].detach(), tensor), name

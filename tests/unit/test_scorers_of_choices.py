@@ -29,7 +29,9 @@ def pope_files(
         texts = [
             text
             if random.random() < 0.3
-            else random.choice(("Yes", "No", "yes, no doubt", "No.", "not sure.", "nothing"))
+            else random.choice(
+                ("Yes", "No", "yes, no doubt", "no, none", "none, not, a one", "No.", "not sure.", "nothing")
+            )
             for text in texts
         ]
         labels = [random.choice(("yes", "no")) for _ in range(count)]
@@ -211,6 +213,8 @@ def mme_rows(random: Random) -> list[tuple[str, str, str]]:
         "nope",
         " Yes",
         "eyes",
+        "is no",
+        "it is",
         "",
         "The answer is no",
         "Not",

@@ -140,26 +140,15 @@ def test_seed_with_answers_missing(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_mmbench(tmp_path: Path):
     openpyxl = pytest.importorskip("openpyxl")
-    columns = (
-        "index",
-        "question",
-        "hint",
-        "A",
-        "B",
-        "C",
-        "D",
-        "category",
-        "image",
-        "source",
-        "l2-category",
-        "comment",
-    )
-    picture = base64.b64encode(bytes(200_000)).decode()
+    columns = "index question hint A B C D category image source l2-category comment"
+    # The first as large as real ones.
+    pictures = [base64.b64encode(bytes(200_000)).decode(), *["AAAA"] * (COUNT - 1)]
     table = [
-        (str(n), f"Which {n}?", "nan", "one", "two", "", "", "x", picture, "y", "z", "") for n in range(COUNT)
+        (str(n), f"Which {n}?", *("nan", "one", "two", "", "", "x"), pictures[n], *("y", "z", ""))
+        for n in range(COUNT)
     ]
     tsv = tmp_path / "mmbench.tsv"
-    tsv.write_text("".join("\t".join(row) + "\n" for row in (columns, *table)))
+    tsv.write_text("".join("\t".join(row) + "\n" for row in (columns.split(), *table)))
     rows = [
         {"question_id": n, "round_id": turn, "text": f"{n} {turn}"}
         for n in range(COUNT - 1)
@@ -236,18 +225,18 @@ QUESTIONS = {
     "QCLEM": "Question: {q}\nContext: {c}\nBECAUSE: {l} {e}\nOptions: {m}\n",
 }
 ANSWERS = {
-    "A": "The answer is {a}.",
-    "AL": "The answer is {a}. BECAUSE: {e}",
-    "AE": "The answer is {a}. BECAUSE: {l}",
-    "ALE": "The answer is {a}. BECAUSE: {l} {e}",
-    "AEL": "The answer is {a}. BECAUSE: {e} {l}",
-    "LA": "{l} The answer is {a}.",
-    "EA": "{e} The answer is {a}.",
-    "LEA": "{l} {e} The answer is {a}.",
-    "ELA": "{e} {l} The answer is {a}.",
+    "A": "Answer: The answer is {a}.",
+    "AL": "Answer: The answer is {a}. BECAUSE: {e}",
+    "AE": "Answer: The answer is {a}. BECAUSE: {l}",
+    "ALE": "Answer: The answer is {a}. BECAUSE: {l} {e}",
+    "AEL": "Answer: The answer is {a}. BECAUSE: {e} {l}",
+    "LA": "Answer: {l} The answer is {a}.",
+    "EA": "Answer: {e} The answer is {a}.",
+    "LEA": "Answer: {l} {e} The answer is {a}.",
+    "ELA": "Answer: {e} {l} The answer is {a}.",
 }
 PROBLEMS = {
-    "1": {"hint": "Look.", "lecture": "One\ntwo.", "solution": "So it is."},
+    "1": {"hint": "Look.", "lecture": "One\\ntwo.", "solution": "Answer: so  it is."},
     "2": {"hint": "", "lecture": "", "solution": "Seen."},
     "3": {"hint": "  ", "lecture": "Taught.", "solution": ""},
     "4": {"hint": "x", "lecture": "", "solution": ""},
@@ -299,7 +288,7 @@ def test_science_qa_as_conversations(tmp_path: Path, asked: str, answered: str):
             "q": f"Which is number {row['id']}?",
             "c": problem["hint"].strip() or "N/A",
             "m": " ".join(["(A) red", "(B) blue", "(C) green"][: int(row["id"]) + 1]),
-            "l": problem["lecture"].replace("\n", "\\n"),
+            "l": problem["lecture"].replace("\\n", "\n"),
             "e": problem["solution"],
             "a": "AB"[int(row["id"]) % 2],
         }
@@ -308,7 +297,10 @@ def test_science_qa_as_conversations(tmp_path: Path, asked: str, answered: str):
         assert row.get("image") == (f"{row['id']}/image.png" if pictured else None)
         human, gpt = row["conversations"]
         assert human == {"from": "human", "value": question + ("\n<image>" if pictured else "")}
-        assert gpt == {"from": "gpt", "value": cleaned(ANSWERS[answered].format(**words))}
+        assert gpt == {
+            "from": "gpt",
+            "value": cleaned(ANSWERS[answered].format(**words)).replace("Answer: ", ""),
+        }
 
 
 def test_science_qa_as_instructions(tmp_path: Path):
@@ -320,7 +312,7 @@ def test_science_qa_as_instructions(tmp_path: Path):
         "id": "1",
         "image": "1/image.png",
         "instruction": "Which is number 1?\nContext: Look.\nOptions: (A) red (B) blue\n<image>",
-        "output": "LECTURE: One\\ntwo.\nSOLUTION: So it is.\n###\nANSWER: B.",
+        "output": "LECTURE: One\ntwo.\nSOLUTION: Answer: so it is.\n###\nANSWER: B.",
     }
     assert rows[3]["output"] == "###\nANSWER: A."
     for bad in (["--prompt-format", "QCM"], ["--prompt-format", "XYZ-A"]):

@@ -52,15 +52,54 @@ def pixels(*, files: list[str], clip: str, pinpoints: list[list[int]]) -> list[t
 
 
 def merged(
+    *, as_stack: bool = False, padding_side: str = "right", num_tokens: int = 0, **asked: Any
+) -> dict[str, torch.Tensor]:
+    """What a checkpoint makes of a padded batch of rows with any number of images.
+
+    Args:
+        as_stack: images as one tensor, not as a list.
+        padding_side: of the configuration.
+        num_tokens: generate so many, and no more than what stands in front of them.
+        asked: of `_batch`.
+
+    Returns:
+        `embeds (B, T, D)`, zero at padding, `labels`, `mask`, `logits` at the real positions, the `newline`
+        and the `tokens` generated.
+    """
+    model, ids, mask, pictures, images = _batch(**asked)
+    model.config.tokenizer_padding_side = padding_side
+    shown = {
+        "images": torch.stack(images) if as_stack else images,
+        "image_sizes": [picture.size for picture in pictures],
+    }
+    with torch.inference_mode():
+        _, positions, spliced, _, embeds, labels = model.prepare_inputs_labels_for_multimodal(
+            ids, torch.arange(ids.shape[1]).expand(len(ids), -1), mask, None, ids.clone(), **shown
+        )
+        logits = model(inputs_embeds=embeds, attention_mask=spliced, position_ids=positions).logits
+        lengths = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens, "do_sample": False}
+        tokens = model.generate(ids, attention_mask=mask, **shown, **lengths) if num_tokens else ids[:, :0]
+    newline = getattr(model.get_model(), "image_newline", torch.empty(0))
+    return {
+        "embeds": embeds.clone(),
+        "labels": labels.clone(),
+        "mask": spliced.clone(),
+        "logits": logits[spliced].clone(),
+        "newline": newline.detach().clone(),
+        # transformers 4.37 puts a BOS before what it generates from embeddings
+        "tokens": tokens[:, tokens.shape[1] - num_tokens :].clone(),
+    }
+
+
+def _batch(
     *,
     model_path: str,
     model_base: str | None,
     rows: list[dict[str, Any]],
     merge_type: str,
     aspect_ratio: str = "anyres",
-    as_stack: bool = False,
-) -> dict[str, torch.Tensor]:
-    """What a checkpoint makes of a padded batch of rows with any number of images.
+) -> tuple[Any, torch.Tensor, torch.Tensor, list[Any], list[torch.Tensor]]:
+    """A checkpoint in float32, and a batch for it.
 
     Args:
         model_path: of a checkpoint whose configuration has pinpoints.
@@ -68,10 +107,9 @@ def merged(
         rows: `ids` with -200 for each image, and `files`; rows without images have one file, their dummy.
         merge_type: how tiles join.
         aspect_ratio: how pictures are prepared.
-        as_stack: images as one tensor, not as a list.
 
     Returns:
-        `embeds (B, T, D)`, zero at padding, `mask`, `logits` at the real positions, and the `newline`.
+        The model, ids and mask (B, L), pictures, and their pixels.
     """
     from llava.mm_utils import get_model_name_from_path, process_images
     from llava.model.builder import load_pretrained_model
@@ -86,20 +124,7 @@ def merged(
     longest = max(len(row["ids"]) for row in rows)
     ids = torch.tensor([row["ids"] + [0] * (longest - len(row["ids"])) for row in rows])
     mask = torch.tensor([[True] * len(row["ids"]) + [False] * (longest - len(row["ids"])) for row in rows])
-    with torch.inference_mode():
-        _, positions, mask, _, embeds, _ = model.prepare_inputs_labels_for_multimodal(
-            ids,
-            torch.arange(longest).expand(len(rows), -1),
-            mask,
-            None,
-            None,
-            torch.stack(images) if as_stack else images,
-            image_sizes=[picture.size for picture in pictures],
-        )
-        logits = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions).logits
-    newline = getattr(model.get_model(), "image_newline", torch.empty(0))
-    found = {"embeds": embeds, "mask": mask, "logits": logits[mask], "newline": newline.detach()}
-    return {name: tensor.clone() for name, tensor in found.items()}
+    return model, ids, mask, pictures, images
 
 
 def _open(files: list[str]) -> list[Any]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import runpy
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -45,6 +46,7 @@ def questions_in_prompts(*, prompts: Sequence[str]) -> list[str]:
 def printed(*, module: str, argv: Sequence[str]) -> str:
     """What a program of the package prints."""
     out = io.StringIO()
+    warnings.filterwarnings("ignore", "'llava.eval.* found in sys.modules", RuntimeWarning)
     with mock.patch.object(sys, "argv", [module, *argv]), contextlib.redirect_stdout(out):
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     return out.getvalue()

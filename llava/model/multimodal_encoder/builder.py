@@ -12,7 +12,7 @@ from llava.model.checkpoint_files import find_file, read_config
 
 ENTRY_POINTS = "llava.vision_towers"
 """Group of entry points for other people's towers. Each loads to a class with `CLIPVisionTower`'s attributes
-and a class method `accepts(name: str) -> bool`."""
+(`unfreeze` for those that may train) and a class method `accepts(name: str) -> bool`."""
 
 
 def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> nn.Module:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# GQA, test-dev balanced: answers, and the score of GQA's own eval.py if it lies in GQA_DIR.
+# GQA, test-dev balanced: answers, and the score of GQA's own program if it lies in GQA_DIR.
 #
 #   scripts/v1_5/eval/gqa.sh [more flags of llava.eval.model_vqa_loader]
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 MODEL=checkpoints/my-llava scripts/v1_5/eval/gqa.sh
@@ -10,7 +10,8 @@ set -euo pipefail
 
 DATA="${DATA:-playground/data/eval/gqa}"
 SPLIT="${SPLIT:-llava_gqa_testdev_balanced}"
-GQA_DIR="${GQA_DIR:-$DATA/data}"       # with images/ and GQA's eval.py
+GQA_DIR="${GQA_DIR:-$DATA/data}"       # with images/ and GQA's program
+GQA_EVAL="${GQA_EVAL:-eval/eval.py}"   # inside GQA_DIR
 IMAGES="${IMAGES:-$GQA_DIR/images}"
 
 source "$(dirname "${BASH_SOURCE[0]}")/../../evaluation.sh"
@@ -19,8 +20,8 @@ ask model_vqa_loader "$DATA/answers/$SPLIT/$NAME/merge.jsonl" \
     --question-file "$DATA/$SPLIT.jsonl" --image-folder "$IMAGES" "$@"
 step "$PYTHON" "$REPOSITORY/scripts/convert_gqa_for_eval.py" \
     --src "$DATA/answers/$SPLIT/$NAME/merge.jsonl" --dst "$GQA_DIR/testdev_balanced_predictions.json"
-if [[ "${DRY_RUN:-0}" == 1 || -f "$GQA_DIR/eval.py" ]]; then
-    step env -C "$GQA_DIR" "$PYTHON" eval.py --tier testdev_balanced
+if [[ "${DRY_RUN:-0}" == 1 || -f "$GQA_DIR/$GQA_EVAL" ]]; then
+    step env -C "$GQA_DIR" "$PYTHON" "$GQA_EVAL" --tier testdev_balanced
 else
-    echo "GQA is scored by its own eval.py, which $GQA_DIR does not hold; the predictions are written." >&2
+    echo "GQA is scored by its own $GQA_EVAL, which $GQA_DIR does not hold; the predictions are written." >&2
 fi
