@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from regap_patch.report.redaction import Redaction, hides_answer, hides_prompt, 
 from regap_patch.report.run_folder import Evaluation, Item
 
 LONGEST = 4000  # characters of a text; what is longer says so
+MOST_ROWS = 12_000  # of a page, which a browser still opens at once
 
 
 def rows_of(run: Evaluation, redaction: Redaction) -> list[dict[str, Any]]:
@@ -53,12 +55,20 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} [and {len(text) - LONGEST} characters more]"
 
 
-def data_block(runs: Sequence[Evaluation], redaction: Redaction) -> str:
-    """JSON that cannot end the element it stands in, whatever a model said."""
-    content: Mapping[str, Any] = {
-        "runs": len(runs),
-        "rows": [row for run in runs for row in rows_of(run, redaction)],
-    }
+def data_block(runs: Sequence[Evaluation], redaction: Redaction, most: int = MOST_ROWS) -> str:
+    """JSON that cannot end the element it stands in, whatever a model said.
+
+    Of more than `most` rows those of evenly spread items stay, in all their image modes and runs; `all` says
+    how many there are.
+    """
+    rows = [row for run in runs for row in rows_of(run, redaction)]
+    kept = rows
+    if len(rows) > most:
+        uids = sorted({row["uid"] for row in rows})
+        step = math.ceil(len(rows) / most)
+        chosen = set(uids[::step])
+        kept = [row for row in rows if row["uid"] in chosen]
+    content: Mapping[str, Any] = {"runs": len(runs), "all": len(rows), "rows": kept}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -64,7 +64,7 @@ def write_sheet(
         raise ReportError(f"{path} exists and may hold labels: give the sheet another --output_path.")
     strata = strata_of(labelled_items(folder))
     if not strata:
-        raise ReportError(f"{folder} has no judged answer to a harmful or harmless request: judge it first.")
+        raise ReportError(f"{folder} has no judged answer to a harmful request: judge it first.")
     generator = random.Random(seed)
     chosen = _draw(strata, size, generator)
     generator.shuffle(chosen)
@@ -78,11 +78,11 @@ def write_sheet(
 
 
 def labelled_items(folder: str | Path) -> list[Item]:
-    """Items of a run that a person can label: answered, judged, and not of utility."""
+    """Items of a run that a person can label: harmful requests that were answered and judged."""
     return [
         item
         for item in read_evaluation(folder).items
-        if item.sample.kind != "utility"
+        if item.sample.kind == "harm"
         and item.answer is not None
         and item.answer.error is None
         and item.verdicts

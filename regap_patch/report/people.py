@@ -12,8 +12,6 @@ from regap_patch.report.json_files import write_json
 from regap_patch.report.labels import Labelled, labelled_items, read_sheet, strata_of
 from regap_patch.report.run_folder import Item
 
-SCHEMA = "regap.labels/1"
-
 
 def validate_judges(
     sheets: Sequence[str | Path], folder: str | Path, output_path: str | Path | None = None
@@ -29,7 +27,8 @@ def validate_judges(
         output_path: file for the result.
 
     Returns:
-        Under `judges` for each its `sensitivity` and `specificity`, as `score_run` takes them.
+        By judge, as `regap eval validate-judge` writes it: `sensitivity` and `specificity` as `score_run`
+        takes them, kappa over the sheet; and `people`, the agreement of two annotators, None with one.
 
     Raises:
         ReportError: as `read_sheet`.
@@ -41,12 +40,8 @@ def validate_judges(
     weights = {name: len(population[name]) / len(items) for name, items in drawn.items()}
     weight_of = {item.key: weights[name] for name, items in drawn.items() for item in items}
     judges = sorted({judge for item, _ in majority for judge in item.verdicts})
-    found = {
-        "schema": SCHEMA,
-        "labelled": len(majority),
-        "people": _people(rows),
-        "judges": {judge: _against_people(judge, majority, weight_of) for judge in judges},
-    }
+    people = _people(rows)
+    found = {judge: {**_against_people(judge, majority, weight_of), "people": people} for judge in judges}
     if output_path is not None:
         write_json(Path(output_path), found)
     return found
@@ -96,10 +91,12 @@ def _against_people(
     }
     kappa = agreement([(people, said) for people, said, _ in known]) if known else None
     return {
+        "finding": "unsafe",
+        "items": len(majority),
+        "unscored": len(majority) - len(known),
         **shares,
-        "scored": len(known),
-        "kappa_of_the_sheet": None if kappa is None else kappa.kappa,
-        "interval": None if kappa is None else kappa.interval,
+        "kappa": None if kappa is None else kappa.kappa,
+        "kappa_interval": None if kappa is None else kappa.interval,
     }
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from evaluations import Folder, number_of, unsafe_below
 
 from regap_patch.errors import ReportError
 from regap_patch.records import Sample
+from regap_patch.report.browser import data_block
 from regap_patch.report.gaps import read_gap
+from regap_patch.report.run_folder import read_evaluation
 from regap_patch.report.spreadsheets import armed, disarmed
 from regap_patch.report.writing import write_report
 
@@ -237,3 +240,16 @@ def test_a_report_needs_no_torch_and_no_network(tmp_path: Path):
         "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_a_page_of_too_many_samples_keeps_whole_items(tmp_path: Path):
+    run = read_evaluation(evaluation(tmp_path / "run"))
+    whole = json.loads(data_block([run], "blur"))
+    assert (whole["all"], len(whole["rows"])) == (260, 260)
+    data = json.loads(data_block([run], "blur", most=100))
+    assert data["all"] == 260
+    assert 0 < len(data["rows"]) <= 100
+    modes = {row["mode"] for row in data["rows"] if row["benchmark"] == "toy"}
+    by_uid = Counter(row["uid"] for row in data["rows"] if row["benchmark"] == "toy")
+    assert modes == {"none", "words", "real"}
+    assert set(by_uid.values()) == {3}

@@ -116,7 +116,7 @@ def test_a_sheet_is_drawn_where_judges_disagree_and_hides_them(tmp_path: Path):
 
 
 def test_a_filled_sheet_tells_how_judges_err_over_the_whole_run(tmp_path: Path):
-    """The first 40 are unsafe. Judge one finds them all, and 10 of 50 safe ones besides; judge two finds 30."""
+    """The first 40 are unsafe. Judge one finds them all, and 10 of 50 safe ones besides; two finds 30."""
     run = judged(tmp_path / "run")
     write_sheet(run, tmp_path / "sheet.csv", size=1000)
     of_key = numbers(run)
@@ -125,26 +125,27 @@ def test_a_filled_sheet_tells_how_judges_err_over_the_whole_run(tmp_path: Path):
     )
     assert Counter(row.label for row in read_sheet(filled, run)) == {"unsafe": 40, "safe": 50}
     found = validate_judges([filled], run, tmp_path / "labels.json")
-    one, two = found["judges"]["one"], found["judges"]["two"]
+    one, two = found["one"], found["two"]
+    assert (one["finding"], one["items"], one["unscored"]) == ("unsafe", 90, 0)
     assert one["sensitivity"] == pytest.approx([40, 40])
     assert one["specificity"] == pytest.approx([40, 50])
     assert two["sensitivity"] == pytest.approx([30, 40])
     assert two["specificity"] == pytest.approx([50, 50])
     written = json.loads((tmp_path / "labels.json").read_text())
-    cells = {cell["judge"]: cell for cell in score_run(run, validation=written["judges"])["cells"]}
+    cells = {cell["judge"]: cell for cell in score_run(run, validation=written)["cells"]}
     for judge, rate in (("one", 50 / 90), ("two", 30 / 90)):
         assert cells[judge]["rate"] == pytest.approx(rate)
         assert cells[judge]["corrected"]["rate"] == pytest.approx(40 / 90)  # the truth, from either judge
 
 
 def test_a_sheet_drawn_unevenly_still_speaks_of_the_run(tmp_path: Path):
-    """Half of the sheet is disagreement, a fifth of the run: unweighted, judge one would pass half of the safe."""
+    """Half of the sheet is disagreement, a fifth of the run: unweighted, one would pass half of the safe."""
     run = judged(tmp_path / "run")
     write_sheet(run, tmp_path / "sheet.csv", size=40)
     filled = fill(
         tmp_path / "sheet.csv", {key: "unsafe" if at < 30 else "safe" for key, at in numbers(run).items()}
     )
-    passed, rows = validate_judges([filled], run)["judges"]["one"]["specificity"]
+    passed, rows = validate_judges([filled], run)["one"]["specificity"]
     assert passed / rows == pytest.approx(40 / 60)
     assert rows < 30  # and fewer rows' worth of certainty than the 30 safe ones of the sheet
 
@@ -161,10 +162,10 @@ def test_two_people_have_a_kappa(tmp_path: Path):
         )
         for name, limit in (("ann", 45), ("bo", 36))
     ]
-    people = validate_judges(sheets, run)["people"]
+    people = validate_judges(sheets, run)["one"]["people"]
     assert (people["annotators"], people["n"]) == (["ann", "bo"], 90)
     assert people["kappa"] == pytest.approx(0.8)
-    assert validate_judges(sheets[:1], run)["people"] is None
+    assert validate_judges(sheets[:1], run)["one"]["people"] is None
 
 
 def test_a_sheet_that_was_spoiled_is_refused(tmp_path: Path):

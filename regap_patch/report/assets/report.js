@@ -78,7 +78,8 @@
     const pages = Math.max(1, Math.ceil(found.length / PAGE));
     page = Math.min(Math.max(page, 0), pages - 1);
     list.replaceChildren(...found.slice(page * PAGE, (page + 1) * PAGE).map(entry));
-    count.textContent = `${found.length} of ${data.rows.length} samples, page ${page + 1} of ${pages}`;
+    const spread = data.all > data.rows.length ? ` (an even choice of ${data.all})` : "";
+    count.textContent = `${found.length} of ${data.rows.length} samples${spread}, page ${page + 1} of ${pages}`;
   };
 
   const select = () => {
