@@ -50,7 +50,7 @@ def add_validate_judge(commands: Any) -> None:
         parser.add_argument(f"--{name}_column", help=f"column of the {name}, where its name is not known")
     parser.add_argument("--threshold", type=float, help="of judges with scores, instead of the preset's")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    parser.add_argument("--output_path", type=Path, help="JSON file; `regap eval score` can read it")
+    parser.add_argument("--output_path", type=Path, help="JSON file to write")
     parser.set_defaults(run=_validate)
 
 

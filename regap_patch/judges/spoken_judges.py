@@ -155,10 +155,10 @@ class LlamaGuardJudge(_SpokenJudge):
                 f"folder of the published checkpoint, tokenizer_config.json included."
             )
         self.settings["template"] = hashlib.sha256(str(template).encode()).hexdigest()[:16]
-        probe = self.prompt("probe of the question", "probe of the answer")
-        alone = self._render([("user", "probe of the question")])
-        role = str(settings["role"])
-        if "probe of the answer" not in probe or probe.count(role) <= alone.count(role):
+        asked, said, role = "probe of the question", "probe of the answer", str(settings["role"])
+        before, _, rest = self.prompt(asked, said).partition(asked)
+        _, there, after = rest.partition(said)
+        if not there or role not in before + after:  # between the two it names the turn, not the task
             raise JudgeError(
                 f"{name} was to judge the turn of the {role}, but the chat template of its tokenizer judges "
                 f"the User's: take the template of the published checkpoint."
