@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOMES = {"add_mir": "mir", "add_gap": "gap"}
+_HOMES = {"add_mir": "mir", "add_gap": "gap", "add_eval": "eval"}
 __all__ = list(_HOMES)
 
 

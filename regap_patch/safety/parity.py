@@ -18,6 +18,7 @@ MAX_NAMED = 8  # flips in a message
 
 def check_parity(
     folder: RunFolder,
+    target: Target,
     reference: Target | None,
     samples: Sequence[Sample],
     question: Callable[[Sample], Question],
@@ -32,7 +33,8 @@ def check_parity(
 
     Args:
         folder: of the run.
-        reference: the target in float32.
+        target: of the run.
+        reference: the same in float32; the target itself if it is.
         samples: all of the run's; 32 of them are taken, spread evenly.
         question: of a sample.
         settings: of the run.
@@ -48,6 +50,8 @@ def check_parity(
     chosen = spread(samples, ITEMS)
     alone = _answers(reference, chosen, question, settings, 1)
     together = _answers(reference, chosen, question, settings, settings.batch_size)
+    if reference is not target:
+        reference.close()  # before the target takes its place in memory
     flips = [
         {
             "uid": sample.uid,

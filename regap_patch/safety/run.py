@@ -103,7 +103,7 @@ def run_evaluation(
 
     with _held(folder, shard):
         parity = check_parity(
-            folder, reference, every, lambda sample: _question(asked, sample), settings, shard
+            folder, target, reference, every, lambda sample: _question(asked, sample), settings, shard
         )
         found = answer_blocks(
             folder, blocks, keys, shard, lambda block: _answer(target, asked, block, keys, settings), advance

@@ -62,7 +62,7 @@ class Asked:
         self._pool = self._pictures(task, items)
         self._items = {item.uid: item for item in items}
         made = []
-        for mode in task.image_modes or tuple(sorted({item.image_mode for item in items})):
+        for mode in _modes(task, items):
             possible = [item for item in items if is_possible(item, mode)]
             if not possible:
                 raise BenchmarkError(
@@ -83,3 +83,17 @@ class Asked:
     def question(self, uid: str, mode: ImageMode) -> tuple[Sample, bytes | None]:
         """A sample and the bytes of its picture."""
         return in_mode(self._items[uid], mode, self._root, seed=self._seed, pool=self._pool)
+
+
+def count_items(task: Task) -> dict[str, int]:
+    """How many items a task asks in each image mode; no picture is opened.
+
+    Raises:
+        BenchmarkError: the data is not there or not what it should be.
+    """
+    items = list(task.adapter.samples(task.root, split=task.split, limit=task.limit))
+    return {mode: sum(is_possible(item, mode) for item in items) for mode in _modes(task, items)}
+
+
+def _modes(task: Task, items: Sequence[Sample]) -> tuple[ImageMode, ...]:
+    return task.image_modes or tuple(sorted({item.image_mode for item in items}))

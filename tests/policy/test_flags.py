@@ -39,8 +39,13 @@ def flags_of(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def subcommands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Commands by name, and below those that only hold others (`eval run`) the others in their place."""
     groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return {name: command for group in groups for name, command in group.choices.items()}
+    found = {}
+    for name, command in (pair for group in groups for pair in group.choices.items()):
+        below = {f"{name} {step}": inner for step, inner in subcommands(command).items()}
+        found |= below or {name: command}
+    return found
 
 
 def training_flags() -> list[str]:
@@ -95,6 +100,8 @@ def test_flags_are_the_frozen_ones():
 def test_commands_that_write_say_where():
     from regap_patch import cli
 
-    writers = subcommands(cli.build_parser()).keys() - {"doctor"}
+    into_the_run = {"eval judge"}  # verdicts lie beside the answers that they are of
+    silent = {"doctor", "eval list", "eval check", "eval plan"}
+    writers = subcommands(cli.build_parser()).keys() - silent - into_the_run
     for name in writers:
         assert "--output_path" in current()[f"regap {name}"], name

@@ -1,0 +1,318 @@
+"""`regap eval run`: from flags to a target, tasks and settings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regap_patch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from regap_patch.safety.profiles import Profile
+
+KINDS = ("llava", "huggingface", "endpoint")
+LOCAL_ARGS = ("pretrained", "base", "conv_mode", "device", "dtype", "attn_implementation", "openers")
+ENDPOINT_ARGS = ("base_url", "model", "timeout", "retries", "api_key_variable")
+GEN_KWARGS = {"max_new_tokens": int, "max_gen_toks": int, "temperature": float, "top_p": float}
+DATA_ROOT = Path("playground/data/safety")
+EXIT_INCOMPLETE = 3
+
+
+def add_run(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "run",
+        help="ask a model all items of benchmarks in some image modes; the same line goes on after a kill",
+        description="Ask a model all items of some benchmarks in some image modes. Answers lie in fixed "
+        "blocks of --batch_size items: the same line goes on after a kill, and any number of shards gives "
+        "the same answers. When the shards are done, the line without --shard says what is missing.",
+    )
+    add = parser.add_argument
+    add(
+        "--model",
+        metavar="KIND_OR_PATH",
+        help=f"{', '.join(KINDS)} with --model_args, or a checkpoint's folder or hub name",
+    )
+    add(
+        "--model_args",
+        default="",
+        help=f"name=value, commas between; of a checkpoint: {', '.join(LOCAL_ARGS)}; "
+        f"of an endpoint: {', '.join(ENDPOINT_ARGS)}",
+    )
+    add("--conv_mode", help="LLaVA: conversation template (vicuna_v1); else text with {text} and <image>")
+    add("--device", help="where the model runs (a GPU, if there is one)")
+    add("--dtype", choices=("float32", "float16", "bfloat16"), help="float32 on the CPU, else float16")
+    add_asking(parser)
+    add("--output_path", type=Path, required=True, help="folder of the run; a folder is one run")
+    add("--batch_size", type=int, help="questions at once, and the size of the blocks (the profile's, or 1)")
+    add("--seed", type=int, default=0, help="of sampling, noise and choices (%(default)s)")
+    add(
+        "--gen_kwargs",
+        default="",
+        help=f"name=value, commas between: {', '.join(GEN_KWARGS)} (greedy, 512 new tokens)",
+    )
+    add("--num_shards", type=int, default=1, help="processes that share the run (%(default)s)")
+    add("--shard", type=int, help="which of them this one is, from 0; needed with --num_shards")
+    add("--defense", default="", help="defence stack; there is none yet, so only the empty one is taken")
+    add("--no_parity", action="store_true", help="do not compare batch 1 with --batch_size on 32 items first")
+    add("--offline", action="store_true", help="no network: neither hubs nor other machines are asked")
+    parser.set_defaults(run=_run)
+
+
+def add_asking(parser: argparse.ArgumentParser) -> None:
+    """Flags that say what is asked."""
+    add = parser.add_argument
+    add("--profile", help="a choice of benchmarks and settings: `regap eval list` shows them")
+    add("--tasks", default="", help="benchmarks, commas between; name=FOLDER says where the data of one lies")
+    add("--data_root", type=Path, default=DATA_ROOT, help="holds a folder for each benchmark (%(default)s)")
+    add(
+        "--image_mode",
+        default="",
+        help="what stands in the picture's place, commas between: none, words, blank, black, grey, noise, "
+        "irrelevant, real (the profile's, or as the data is)",
+    )
+    add("--irrelevant_images", type=Path, help="folder of pictures for mode irrelevant (other items')")
+    add("--split", help="of every benchmark (its default)")
+    add("--limit", type=int, help="the first so many items of each benchmark")
+
+
+def tasks_of(arguments: argparse.Namespace) -> list[Any]:
+    """The `safety.tasks.Task` of these flags, those of the profile unless --tasks names others.
+
+    Raises:
+        ConfigError: nothing is asked, or in an unknown image mode.
+        BenchmarkError: there is no such benchmark.
+    """
+    from regap_patch.safety.benchmarks import adapter_of
+    from regap_patch.safety.profiles import Part, profile_of
+    from regap_patch.safety.tasks import Task
+
+    parts = {}
+    if arguments.profile:
+        parts = {part.benchmark: part for part in profile_of(arguments.profile).parts}
+    named = dict(_named(task) for task in arguments.tasks.split(",") if task.strip())
+    wanted = named or dict.fromkeys(parts)
+    if not wanted:
+        raise ConfigError(
+            "Nothing is asked: name benchmarks with --tasks, or a choice of them with --profile."
+        )
+    modes = _image_modes(arguments.image_mode)
+    made = []
+    for name, folder in wanted.items():
+        part, adapter = parts.get(name, Part(name)), adapter_of(name)
+        # Benchmarks without pictures have no real one: beside other modes that is no fault.
+        possible = tuple(mode for mode in modes if mode != "real" or adapter.BENCHMARK.images) or modes
+        made.append(
+            Task(
+                adapter,
+                folder or arguments.data_root / name,
+                possible or part.image_modes,
+                arguments.split or part.split,
+                part.limit if arguments.limit is None else arguments.limit,
+                arguments.irrelevant_images,
+            )
+        )
+    return made
+
+
+def _named(task: str) -> tuple[str, Path | None]:
+    name, _, folder = task.strip().partition("=")
+    return name, Path(folder) if folder else None
+
+
+def _image_modes(text: str) -> tuple[Any, ...]:
+    from regap_patch.records import IMAGE_MODES
+
+    modes = tuple(dict.fromkeys(mode.strip() for mode in text.split(",") if mode.strip()))
+    unknown = [mode for mode in modes if mode not in IMAGE_MODES]
+    if unknown:
+        raise ConfigError(
+            f"The image mode {unknown[0]!r} was asked for, but there are {', '.join(IMAGE_MODES)}."
+        )
+    return modes
+
+
+def pairs(text: str, flag: str, known: Mapping[str, Any] | tuple[str, ...]) -> dict[str, str]:
+    """`name=value,name=value` as a mapping.
+
+    Raises:
+        ConfigError: a part without "=", or a name that nobody reads.
+    """
+    found = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or name not in known:
+            raise ConfigError(
+                f"{flag} holds {part!r}, but name=value is expected, with one of the names "
+                f"{', '.join(known)}."
+            )
+        found[name] = value
+    return found
+
+
+def decoding_of(text: str, profile: Profile | None) -> Any:
+    """The `safety.target.Decoding` of `--gen_kwargs`.
+
+    Raises:
+        ConfigError: a name or a number that means nothing.
+    """
+    from regap_patch.safety.target import Decoding
+
+    given: dict[str, Any] = {} if profile is None else {"max_new_tokens": profile.max_new_tokens}
+    for name, value in pairs(text, "--gen_kwargs", GEN_KWARGS).items():
+        try:
+            number = GEN_KWARGS[name](value)
+        except ValueError:
+            raise ConfigError(f"--gen_kwargs holds {name}={value}, which is no number.") from None
+        given["max_new_tokens" if name == "max_gen_toks" else name] = number
+    return Decoding(**given)
+
+
+def target_of(arguments: argparse.Namespace) -> tuple[Any, Any, str]:
+    """The target, the same in float32 for the parity gate (None if there is no such), and its name.
+
+    Raises:
+        ConfigError: flags that name none, or contradict each other.
+    """
+    kind, name = _kind(arguments.model)
+    known = ENDPOINT_ARGS if kind == "endpoint" else LOCAL_ARGS
+    given = pairs(arguments.model_args, "--model_args", known)
+    if kind == "endpoint":
+        return _endpoint(given, arguments.offline), None, given["model"]
+    if name is not None:
+        given["pretrained"] = name
+    if "pretrained" not in given:
+        raise ConfigError(f"--model {kind} needs --model_args pretrained=FOLDER_OR_HUB_NAME.")
+    from dataclasses import replace
+    from importlib import import_module
+
+    from regap_patch.safety.targets.local import LocalOptions
+
+    openers = {"openers": tuple(given["openers"].split("|"))} if given.get("openers") else {}
+    options = LocalOptions(
+        given["pretrained"],
+        base=given.get("base"),
+        template=arguments.conv_mode or given.get("conv_mode"),
+        device=arguments.device or given.get("device"),
+        dtype=arguments.dtype or given.get("dtype"),
+        attention=given.get("attn_implementation", "sdpa"),
+        **openers,
+    )
+    kind = kind or _kind_of_folder(options.pretrained)
+    make = getattr(import_module(f"regap_patch.safety.targets.{kind}"), TARGETS[kind])
+    target = make(options)
+    reference = target if target.dtype == "float32" else make(replace(options, dtype="float32"))
+    return target, None if arguments.no_parity else reference, options.pretrained
+
+
+TARGETS = {"llava": "LlavaTarget", "huggingface": "HuggingFaceTarget"}
+
+
+def _kind(model: str | None) -> tuple[str, str | None]:
+    """Kind of target, "" if the checkpoint is to say it, and the checkpoint, if that is what was named."""
+    if model is None:
+        raise ConfigError(f"No model was named: give --model a checkpoint, or one of {', '.join(KINDS)}.")
+    return (model, None) if model in KINDS else ("", model)
+
+
+def _kind_of_folder(path: str) -> str:
+    import json
+
+    from regap_patch.errors import EvaluationError
+    from regap_patch.safety.weights import folder_of
+
+    folder = folder_of(path)
+    names = [name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
+    if not names:
+        raise EvaluationError(
+            f"{path} was to be asked, but holds no config.json: name the folder of a checkpoint that was "
+            f"saved completely."
+        )
+    fields = json.loads((folder / names[0]).read_text(encoding="utf-8"))
+    return "huggingface" if "vision_config" in fields else "llava"
+
+
+def _endpoint(given: Mapping[str, str], offline: bool) -> Any:
+    from regap_patch.safety.targets.endpoint import EndpointOptions, EndpointTarget
+
+    missing = [name for name in ("base_url", "model") if name not in given]
+    if missing:
+        raise ConfigError(
+            f"--model endpoint needs --model_args {','.join(f'{name}=...' for name in missing)}."
+        )
+    try:
+        numbers = {
+            name: kind(given[name]) for name, kind in (("timeout", float), ("retries", int)) if name in given
+        }
+    except ValueError as error:
+        raise ConfigError(f"--model_args holds a number that is none: {error}.") from error
+    variable = {"key_variable": given["api_key_variable"]} if "api_key_variable" in given else {}
+    options: dict[str, Any] = {**numbers, **variable, "offline": offline}
+    return EndpointTarget(EndpointOptions(given["base_url"], given["model"], **options))
+
+
+def go_offline(offline: bool) -> None:
+    """Nothing is fetched from a hub by this process."""
+    if offline:
+        import os
+
+        os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.defense:
+        raise ConfigError(
+            f"The defence {arguments.defense!r} was asked for, but there is none in this version: leave "
+            f"--defense out."
+        )
+    if arguments.num_shards > 1 and arguments.shard is None:
+        raise ConfigError(
+            f"--num_shards {arguments.num_shards} was given without --shard: say which of 0 to "
+            f"{arguments.num_shards - 1} this process is."
+        )
+    go_offline(arguments.offline)
+    from regap_patch.commands.measuring import Bars
+    from regap_patch.safety.blocks import Shard
+    from regap_patch.safety.manifest import Settings
+    from regap_patch.safety.parity import parity_sentence
+    from regap_patch.safety.profiles import profile_of
+    from regap_patch.safety.run import run_evaluation
+
+    profile = profile_of(arguments.profile) if arguments.profile else None
+    settings = Settings(
+        decoding_of(arguments.gen_kwargs, profile),
+        arguments.batch_size or (profile.batch_size if profile else 1),
+        arguments.seed,
+        arguments.defense,
+        arguments.profile or "",
+    )
+    tasks = tasks_of(arguments)
+    target, reference, name = target_of(arguments)
+    summary = run_evaluation(
+        target,
+        tasks,
+        arguments.output_path,
+        settings,
+        shard=Shard(arguments.shard or 0, arguments.num_shards),
+        reference=reference,
+        started={"model": name, "device": getattr(target, "device", None)},
+        progress=Bars(),
+    )
+    if summary.parity is not None:
+        print(parity_sentence(summary.parity))
+    print(_sentence(summary))
+    print(summary.folder)
+    return EXIT_INCOMPLETE if summary.errors else 0
+
+
+def _sentence(summary: Any) -> str:
+    words = [f"{summary.answered} of {summary.items} items answered now", f"{summary.found} found answered"]
+    if summary.errors:
+        words.append(f"{summary.errors} failed (the same line asks them again)")
+    if summary.missing > summary.errors:
+        words.append(f"{summary.missing - summary.errors} missing (other shards, or the same line)")
+    if summary.truncated:
+        words.append(f"{summary.truncated} cut at max_new_tokens")
+    return ", ".join(words) + "."
