@@ -400,3 +400,22 @@ def test_kinds_of_a_benchmark_are_apart_and_each_has_its_judges(tmp_path: Path):
     found = {(cell["benchmark"], cell["judge"], cell["measure"]) for cell in metrics["cells"]}
     assert found == {("toy", "guard", "unsafe"), ("vqa", "exact", "score")}
     assert exit_code(metrics) == 0
+
+
+def test_bounds_of_a_difference_choose_the_unknown_of_both_arms(tmp_path: Path):
+    """Ten pairs. Text: item 0 unknown, 1 unsafe. Picture: items 0 to 4 unsafe, 5 and 6 unknown."""
+    said = {"none": {"unscored": {0}, "unsafe": {1}}, "real": {"unscored": {5, 6}, "unsafe": {0, 1, 2, 3, 4}}}
+    folder = Folder(tmp_path / "run").ask("toy", 10).answer(say)
+    folder.judge(
+        "one",
+        lambda sample, answer: {
+            "label": next(
+                (label for label, items in said[sample.image_mode].items() if number_of(sample) in items),
+                "safe",
+            )
+        },
+    )
+    tax = score_run(folder.save())["contrasts"][0]
+    assert (tax["pairs"], tax["known"]) == (10, 7)
+    assert tax["table"] == {"both": 1, "reference_only": 0, "other_only": 3, "neither": 3}
+    assert tax["bounds"] == pytest.approx([(5 - 2) / 10, (7 - 1) / 10])
