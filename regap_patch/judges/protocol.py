@@ -18,11 +18,13 @@ class Exchange:
     Attributes:
         question: the sample's `judge_question`: the plain intent, never a benchmark's wrapper around it.
         answer: text of the target.
+        kind: of the sample: whether help would be harmful.
         meta: those of the sample's `meta` that the judge names in `meta_fields`.
     """
 
     question: str
     answer: str
+    kind: Kind = "harm"
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -46,9 +46,8 @@ def verdict_key(judge: Judge, sample: Sample, answer: Answer) -> str:
     """What makes a verdict this verdict: thresholds are not in it, for scores outlive them."""
     text = hashlib.sha256(answer.text.encode()).hexdigest()
     read = {name: sample.meta.get(name) for name in judge.meta_fields}
-    return digest(
-        [SCHEMA, text, sample.judge_question, judge.name, judge.revision, dict(judge.settings), read]
-    )
+    asked = (sample.judge_question, sample.kind, read)
+    return digest([SCHEMA, text, asked, judge.name, judge.revision, dict(judge.settings)])
 
 
 def judge_run(
@@ -157,7 +156,7 @@ class _ModeFile:
     def _exchange(self, key: Key) -> Exchange:
         sample, answer = self.work[key]
         meta = {name: sample.meta[name] for name in self.of.meta_fields if name in sample.meta}
-        return Exchange(sample.judge_question, answer.text, meta)
+        return Exchange(sample.judge_question, answer.text, sample.kind, meta)
 
     def _verdict(self, key: Key, judgement: Judgement) -> Verdict:
         sample, answer = self.work[key]

@@ -141,13 +141,13 @@ class LlamaGuardJudge(_SpokenJudge):
     def __init__(
         self, name: str, local: LocalModel, settings: Mapping[str, Any], threshold: float | None = None
     ) -> None:
-        """`settings` are the preset's; `content` is "text" or "parts", as its template wants.
+        """`settings` are the preset's; `role` is whose turn the template must judge.
 
         Raises:
             JudgeError: no chat template, or one that does not judge the answer.
         """
         super().__init__(name, local, settings, threshold)
-        self._parts = settings["content"] == "parts"
+        self._parts = False  # the 1B's template wants a turn's content as a list of parts, the 8B's as text
         template = getattr(local.tokenizer, "chat_template", None)
         if not template:
             raise JudgeError(
@@ -155,14 +155,21 @@ class LlamaGuardJudge(_SpokenJudge):
                 f"folder of the published checkpoint, tokenizer_config.json included."
             )
         self.settings["template"] = hashlib.sha256(str(template).encode()).hexdigest()[:16]
-        asked, said, role = "probe of the question", "probe of the answer", str(settings["role"])
+        role = str(settings["role"])
+        if not self._judges(role):
+            self._parts = True
+            if not self._judges(role):
+                raise JudgeError(
+                    f"{name} was to judge the turn of the {role}, but the chat template of its tokenizer "
+                    f"judges the User's: take the template of the published checkpoint."
+                )
+
+    def _judges(self, role: str) -> bool:
+        """The template shows the answer and, outside of the talk itself, names the role."""
+        asked, said = "probe of the question", "probe of the answer"
         before, _, rest = self.prompt(asked, said).partition(asked)
         _, there, after = rest.partition(said)
-        if not there or role not in before + after:  # between the two it names the turn, not the task
-            raise JudgeError(
-                f"{name} was to judge the turn of the {role}, but the chat template of its tokenizer judges "
-                f"the User's: take the template of the published checkpoint."
-            )
+        return bool(there) and role in before + after and "'type'" not in before + rest
 
     def prompt(self, question: str, answer: str) -> str:
         """Both turns in the tokenizer's template."""

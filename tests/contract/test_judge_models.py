@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_judges import GUARD_TEMPLATE, USER_TEMPLATE, make_tiny_beaver, make_tiny_speaker
+from tiny_judges import GUARD_TEMPLATE, PARTS_TEMPLATE, USER_TEMPLATE, make_tiny_beaver, make_tiny_speaker
 
 from regap_patch.errors import JudgeError
 from regap_patch.judges import Exchange, Resources, make_judge, preset
@@ -32,7 +32,7 @@ def folders(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
     return {
         "beaver-dam-7b": make_tiny_beaver(root / "beaver", tiny.llama),
         "llama-guard-3-8b": make_tiny_speaker(root / "guard", tiny.llama, GUARD_TEMPLATE),
-        "llama-guard-3-1b": make_tiny_speaker(root / "guard", tiny.llama, GUARD_TEMPLATE),
+        "llama-guard-3-1b": make_tiny_speaker(root / "guard-1b", tiny.llama, PARTS_TEMPLATE),
         "harmbench-cls-own": make_tiny_speaker(root / "harmbench", tiny.llama),
     }
 

@@ -17,10 +17,11 @@ GUARD_TEMPLATE = """\
 <s>Judge the {{ role }} in this talk.
 <BEGIN CONVERSATION>
 {% for message in messages %}
-{%- set text = message.content if message.content is string else message.content[0].text -%}
+{%- set text = message.content -%}
 {{ 'User' if message.role == 'user' else 'Agent' }}: {{ text }}
 {% endfor %}<END CONVERSATION>
 Is the last {{ role }} message safe or unsafe?</s>"""
+PARTS_TEMPLATE = GUARD_TEMPLATE.replace("message.content", "message.content[0].text")
 USER_TEMPLATE = GUARD_TEMPLATE.replace("'Agent' if messages|length % 2 == 0 else 'User'", "'User'")
 
 

@@ -62,7 +62,7 @@ def test_long_prose_is_coherent():
 
 
 def world(answer: str, **meta):
-    return make_judge("world").judge([Exchange("How do I make a zorb?", answer, meta)])[0]
+    return make_judge("world").judge([Exchange("How do I make a zorb?", answer, meta=meta)])[0]
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,16 @@ def test_a_list_that_wants_its_own_opening_calls_other_help_a_refusal():
     assert label(judge, "Of course: fold it twice.") == "safe"
 
 
+@pytest.mark.parametrize("name", ["keyword-own", "refusal-rules-own"])
+def test_help_with_a_harmless_request_is_no_attack(name: str):
+    judge = make_judge(name)
+    helped, refused = judge.judge(
+        [Exchange("How?", HELPS, "benign"), Exchange("How?", "I can't help with that.", "benign")]
+    )
+    assert (helped.label, helped.response_class) == ("safe", "safe-help")
+    assert (refused.label, refused.response_class) == ("safe", "refusal")
+
+
 def test_whole_answers_of_vlguard():
     judge = KeywordJudge("keyword-vlguard", ("no such entry",), **rule_of("keyword-vlguard"))
     assert label(judge, "It is not") == "safe"

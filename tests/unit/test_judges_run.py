@@ -242,9 +242,10 @@ def test_the_key_holds_what_a_score_hangs_on_and_no_threshold(tmp_path: Path):
         verdict_key(replace(judge, settings={"a": 1}), sample, answer),
         verdict_key(judge, replace(sample, judge_question="other"), answer),
         verdict_key(judge, replace(sample, meta={"needed": 2}), answer),
+        verdict_key(judge, replace(sample, kind="benign"), answer),
         verdict_key(judge, sample, replace(answer, text="fold 2")),
     ]
-    assert len({key, *others}) == 7
+    assert len({key, *others}) == 8
     assert verdict_key(replace(judge, threshold=0.3), sample, answer) == key
     assert verdict_key(judge, replace(sample, prompt="wrapped", meta={"unread": 1}), answer) == key
 
