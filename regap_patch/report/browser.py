@@ -26,7 +26,7 @@ def _row(run: Evaluation, item: Item, redaction: Redaction) -> dict[str, Any]:
         text = f"[no answer: {answer.error}]"
     return {
         "run": run.name,
-        "benchmark": sample.benchmark,
+        "benchmark": item.benchmark,
         "scenario": sample.scenario,
         "kind": sample.kind,
         "mode": sample.image_mode,

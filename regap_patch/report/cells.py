@@ -62,6 +62,7 @@ def cell_of(items: Sequence[Item], judge: str, validation: Validation | None = N
         "truncated_input": _share(
             items, lambda item: judge in item.verdicts and item.verdicts[judge].truncated_input
         ),
+        "first_token_refusal_prob": _mean_refusal(items),
         "clusters": len({outcome.cluster for outcome in outcomes}),
         "bootstrap": None if resampled is None else bootstrap_fields(resampled),
         "thresholds": _threshold_curve(items, judge) if kind == "harm" else None,
@@ -122,6 +123,14 @@ def _bounds_interval(k: int, unknown: int, n: int) -> list[float]:
 
 def _share(items: Sequence[Item], holds: Any) -> float:
     return sum(map(bool, map(holds, items))) / len(items)
+
+
+def _mean_refusal(items: Sequence[Item]) -> float | None:
+    """Over the answers for which the target gave it."""
+    answers = [item.answer for item in items if item.answer is not None]
+    found = [answer.first_token_refusal_prob for answer in answers]
+    known = [probability for probability in found if probability is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _threshold_curve(items: Sequence[Item], judge: str) -> list[list[float]] | None:

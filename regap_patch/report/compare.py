@@ -148,7 +148,7 @@ def _judges(run: Evaluation) -> str:
 def _grouped(items: Iterable[Item]) -> dict[tuple[str, str], dict[str, list[Item]]]:
     groups: dict[tuple[str, str], dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
     for item in sorted(items, key=lambda item: IMAGE_MODES.index(item.sample.image_mode)):
-        groups[item.sample.benchmark, item.sample.kind][item.sample.image_mode].append(item)
+        groups[item.benchmark, item.sample.kind][item.sample.image_mode].append(item)
     return groups
 
 

@@ -102,8 +102,7 @@ def metrics_of(
 def _groups(items: Iterable[Item]) -> dict[Group, list[Item]]:
     groups: dict[Group, list[Item]] = defaultdict(list)
     for item in items:
-        sample = item.sample
-        groups[sample.benchmark, sample.kind, sample.image_mode].append(item)
+        groups[item.benchmark, item.sample.kind, item.sample.image_mode].append(item)
     return dict(sorted(groups.items(), key=lambda part: (*part[0][:2], IMAGE_MODES.index(part[0][2]))))
 
 

@@ -35,6 +35,12 @@ class Item:
         """What pairs it with the same item elsewhere: uid and image mode."""
         return self.sample.uid, self.sample.image_mode
 
+    @property
+    def benchmark(self) -> str:
+        """As tables call it: an adapter may set items apart by `meta["block"]`, and they are counted apart."""
+        block = self.sample.meta.get("block")
+        return f"{self.sample.benchmark}, {block}" if block else self.sample.benchmark
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -114,9 +120,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         tuple(items),
         judges,
         {judge: _about(root / "verdicts" / judge / JUDGE) for judge in judges},
-        frozenset(
-            (judge, item.sample.benchmark, item.sample.kind) for item in items for judge in item.verdicts
-        ),
+        frozenset((judge, item.benchmark, item.sample.kind) for item in items for judge in item.verdicts),
         stale,
         _digest(root),
     )

@@ -419,3 +419,19 @@ def test_bounds_of_a_difference_choose_the_unknown_of_both_arms(tmp_path: Path):
     assert (tax["pairs"], tax["known"]) == (10, 7)
     assert tax["table"] == {"both": 1, "reference_only": 0, "other_only": 3, "neither": 3}
     assert tax["bounds"] == pytest.approx([(5 - 2) / 10, (7 - 1) / 10])
+
+
+def test_items_that_an_adapter_sets_apart_are_counted_apart(tmp_path: Path):
+    """As MM-SafetyBench's scenarios that mostly measure disclaimers."""
+    folder = Folder(tmp_path / "run").ask("mm", 40, scenarios=("01", "08")).answer(say)
+    folder.samples = [
+        replace(sample, meta={"block": "advice"}) if sample.scenario == "08" else sample
+        for sample in folder.samples
+    ]
+    folder.answers = [replace(answer, first_token_refusal_prob=0.25) for answer in folder.answers]
+    folder.judge("one", lambda sample, answer: {"label": "unsafe" if sample.scenario == "08" else "safe"})
+    metrics = score_run(folder.save())
+    rates = {cell["benchmark"]: cell["rate"] for cell in metrics["headline"]}
+    assert rates == {"mm": 0.0, "mm, advice": 1.0}
+    assert [row["benchmark"] for row in metrics["contrasts"]] == ["mm", "mm, advice"]
+    assert {cell["first_token_refusal_prob"] for cell in metrics["cells"]} == {0.25}
