@@ -37,7 +37,7 @@ class Item:
 
     @property
     def benchmark(self) -> str:
-        """As tables call it: an adapter may set items apart by `meta["block"]`, and they are counted apart."""
+        """As tables call it; items that an adapter sets apart by `meta["block"]` are counted apart."""
         block = self.sample.meta.get("block")
         return f"{self.sample.benchmark}, {block}" if block else self.sample.benchmark
 
