@@ -28,29 +28,20 @@ step() {  # run a command, or only print it
     if [[ "${DRY_RUN:-0}" == 1 ]]; then show "$@"; else "$@"; fi
 }
 
-ask() {  # ask MODULE ANSWERS [flags]: one process for each GPU of CUDA_VISIBLE_DEVICES; ANSWERS is whole at the end
-    local module="$1" answers="$2" gpus=() parts=() index process failed=0
-    shift 2
+list_gpus() {  # into `gpus`: those of CUDA_VISIBLE_DEVICES, by default the first; one nameless place without any
     IFS=',' read -ra gpus <<<"${CUDA_VISIBLE_DEVICES-0}"
-    ((${#gpus[@]})) || gpus=("")  # none
-    local command=("$PYTHON" -m "llava.eval.$module" --model-path "$MODEL" --conv-mode "$CONV_MODE"
-        --temperature "$TEMPERATURE" --batch-size "$BATCH_SIZE")
-    [[ -z "$MODEL_BASE" ]] || command+=(--model-base "$MODEL_BASE")
-    [[ -z "$DEVICE" ]] || command+=(--device "$DEVICE")
-    command+=("$@")
-    local chunks="${NUM_CHUNKS:-${#gpus[@]}}"
-    if [[ "$chunks" == 1 ]]; then
-        step "${command[@]}" --answers-file "$answers"
-        return
-    fi
-    local folder="${answers%.jsonl}"
-    folder="${folder%/merge}"
+    ((${#gpus[@]})) || gpus=("")
+}
+
+on_all_gpus() {  # on_all_gpus CHUNKS FLAGS WHAT COMMAND...: CHUNKS processes at once; `FLAGS INDEX` sets `added` for each
+    local chunks="$1" flags="$2" what="$3" gpus=() added=() index process failed=0
+    shift 3
+    list_gpus
     running=()
     trap 'kill "${running[@]}" 2>/dev/null' EXIT  # a process in the background does not hear Ctrl-C
     for ((index = 0; index < chunks; index++)); do
-        parts+=("$folder/${chunks}_$index.jsonl")
-        local part=(env "CUDA_VISIBLE_DEVICES=${gpus[index % ${#gpus[@]}]}" "${command[@]}"
-            --answers-file "${parts[index]}" --num-chunks "$chunks" --chunk-idx "$index")
+        "$flags" "$index"
+        local part=(env "CUDA_VISIBLE_DEVICES=${gpus[index % ${#gpus[@]}]}" "$@" "${added[@]}")
         if [[ "${DRY_RUN:-0}" == 1 ]]; then
             show "${part[@]}"
         else
@@ -63,9 +54,32 @@ ask() {  # ask MODULE ANSWERS [flags]: one process for each GPU of CUDA_VISIBLE_
     done
     trap - EXIT
     if ((failed)); then
-        echo "A part of $answers failed: mend what its message says and run the same line again." >&2
+        echo "A part of $what failed: mend what its message says and run the same line again." >&2
         exit 1
     fi
+}
+
+ask() {  # ask MODULE ANSWERS [flags]: one process for each GPU of CUDA_VISIBLE_DEVICES; ANSWERS is whole at the end
+    local module="$1" answers="$2" gpus=() parts=() index
+    shift 2
+    list_gpus
+    local command=("$PYTHON" -m "llava.eval.$module" --model-path "$MODEL" --conv-mode "$CONV_MODE"
+        --temperature "$TEMPERATURE" --batch-size "$BATCH_SIZE")
+    [[ -z "$MODEL_BASE" ]] || command+=(--model-base "$MODEL_BASE")
+    [[ -z "$DEVICE" ]] || command+=(--device "$DEVICE")
+    command+=("$@")
+    local chunks="${NUM_CHUNKS:-${#gpus[@]}}"
+    if [[ "$chunks" == 1 ]]; then
+        step "${command[@]}" --answers-file "$answers"
+        return
+    fi
+    local folder="${answers%.jsonl}"
+    folder="${folder%/merge}"
+    for ((index = 0; index < chunks; index++)); do
+        parts+=("$folder/${chunks}_$index.jsonl")
+    done
+    chunk_flags() { added=(--answers-file "${parts[$1]}" --num-chunks "$chunks" --chunk-idx "$1"); }
+    on_all_gpus "$chunks" chunk_flags "$answers" "${command[@]}"
     step "$PYTHON" -m llava.eval.merge_answers "${parts[@]}" --output-file "$answers"
 }
 
