@@ -137,10 +137,9 @@ def _table_section(table: Table) -> str:
     """One table, folded if it is long."""
     head = _row("th", table.head, table.left)
     body = "".join(_row("td", row, table.left) for row in table.rows)
-    drawn = (
-        f'<div class="wide"><table><caption>{escape(table.caption)}</caption><thead>{head}</thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    scroller = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}">'
+    words = f"<caption>{escape(table.caption)}</caption>"
+    drawn = f"{scroller}<table>{words}<thead>{head}</thead><tbody>{body}</tbody></table></div>"
     if table.folded:
         drawn = f"<details><summary>{len(table.rows)} rows</summary>{drawn}</details>"
     return _section(table.name, table.title, drawn)
