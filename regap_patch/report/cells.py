@@ -64,6 +64,9 @@ def cell_of(items: Sequence[Item], judge: str, validation: Validation | None = N
         ),
         "first_token_refusal_prob": _mean_refusal(items),
         "clusters": len({outcome.cluster for outcome in outcomes}),
+        "whole_clusters": _whole_clusters(outcomes)
+        if kind == "utility" and _is_clustered(outcomes)
+        else None,
         "bootstrap": None if resampled is None else bootstrap_fields(resampled),
         "thresholds": _threshold_curve(items, judge) if kind == "harm" else None,
         "corrected": _corrected(round(k), n - unknown, validation) if kind == "harm" else None,
@@ -123,6 +126,14 @@ def _bounds_interval(k: int, unknown: int, n: int) -> list[float]:
 
 def _share(items: Sequence[Item], holds: Any) -> float:
     return sum(map(bool, map(holds, items))) / len(items)
+
+
+def _whole_clusters(outcomes: Sequence[Outcome]) -> float:
+    """Share of clusters of which every item has the full score: MME's accuracy-plus, its cluster the image."""
+    whole: dict[str, bool] = {}
+    for outcome in outcomes:
+        whole[outcome.cluster] = whole.get(outcome.cluster, True) and outcome.value == 1.0
+    return sum(whole.values()) / len(whole)
 
 
 def _mean_refusal(items: Sequence[Item]) -> float | None:

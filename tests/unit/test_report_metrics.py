@@ -435,3 +435,16 @@ def test_items_that_an_adapter_sets_apart_are_counted_apart(tmp_path: Path):
     assert rates == {"mm": 0.0, "mm, advice": 1.0}
     assert [row["benchmark"] for row in metrics["contrasts"]] == ["mm", "mm, advice"]
     assert {cell["first_token_refusal_prob"] for cell in metrics["cells"]} == {0.25}
+
+
+def test_accuracy_plus_is_the_share_of_pictures_with_all_answers_right(tmp_path: Path):
+    """Ten pictures, two questions each; the first question of three pictures and both of one are wrong."""
+    wrong = {0, 2, 4, 6, 7}
+    folder = Folder(tmp_path / "run").ask(
+        "mme", 20, modes=("real",), kind="utility", cluster=lambda number: f"picture {number // 2}"
+    )
+    folder.answer(say).judge(
+        "scorer", lambda sample, answer: {"label": "safe", "score": float(number_of(sample) not in wrong)}
+    )
+    cell = score_run(folder.save())["cells"][0]
+    assert (cell["rate"], cell["whole_clusters"]) == (0.75, 0.6)
