@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regap_patch.errors import JudgeError
-from regap_patch.judges.local_model import LocalModel
+from regap_patch.judges.local_model import LocalModel, one_batch
 from regap_patch.judges.protocol import HARM_AND_BENIGN, Exchange, Judgement, decided
 from regap_patch.judges.response_class import REVISION
 from regap_patch.judges.tag_escaping import escape_tags, special_tokens
@@ -87,7 +87,7 @@ class BeaverDamJudge:
         for row, window in enumerate(windows):
             ids[row, : len(window)] = torch.tensor(window)
             mask[row, : len(window)] = 1
-        with torch.no_grad():
+        with one_batch(self.name, len(windows)):
             logits = self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
         probabilities: list[list[float]] = logits.float().sigmoid().cpu().tolist()
         return probabilities

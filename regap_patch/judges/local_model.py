@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +67,25 @@ def load_local_model(
     commit = getattr(model.config, "_commit_hash", None)
     settings = {"dtype": str(model.dtype).removeprefix("torch.")}
     return LocalModel(model, tokenizer, weights_revision(Path(path), commit), settings)
+
+
+@contextmanager
+def one_batch(name: str, size: int) -> Iterator[None]:
+    """No gradients; a batch that does not fit is one sentence.
+
+    Raises:
+        JudgeError: out of memory.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            yield
+    except torch.OutOfMemoryError as error:
+        raise JudgeError(
+            f"{name} ran out of memory on a batch of {size}: pass a smaller --batch_size; what was judged "
+            f"before is kept."
+        ) from error
 
 
 def weights_revision(path: Path, commit: str | None) -> str:

@@ -33,21 +33,18 @@ def published_words(name: str, published: Mapping[str, Any], paths: Sequence[Pat
     Args:
         name: of the preset, for the message.
         published: the preset's `sha256`, `entries`, `package`, `file` and `obtain`.
-        paths: files, or folders that are searched, named by the user; without one the installed package is.
+        paths: files, or folders that are searched; the installed package is looked into last.
 
     Raises:
         JudgeError: no list of that hash is there.
     """
-    looked = [Path(path) for path in paths] or _installed(published)
+    looked = [*map(Path, paths), *_installed(published)]
     for path in looked:
         for file in _files(path):
             for words in _lists(file):
                 if len(words) == published["entries"] and words_hash(words) == published["sha256"]:
                     return tuple(words)
-    where = (
-        ", ".join(map(str, looked))
-        or f"no path was given and {published['package'] or 'its file'} is not here"
-    )
+    where = ", ".join(map(str, looked)) or "no file was named, and no installed package holds it"
     raise JudgeError(
         f"{name} needs the published list of {published['entries']} entries (SHA-256 "
         f"{published['sha256'][:16]}...), which was not found ({where}): {published['obtain']}, or use "

@@ -129,7 +129,7 @@ class _ModeFile:
         exchanges = [self._exchange(key) for key in pending]
         for batch in judge_all(self.of, exchanges, batch_size):
             made = [self._verdict(pending[index], judgement) for index, judgement in batch]
-            append_lines(self.path, made)
+            _append(self.path, made)
             self.verdicts.update(((verdict.uid, verdict.image_mode), verdict) for verdict in made)
             self.asked += len(made)
             if progress is not None:
@@ -218,6 +218,20 @@ def _settle_identity(home: Path, judge: Judge, about: Mapping[str, Any], overwri
         _write_whole(path, text)
 
 
+def _append(path: Path, made: Sequence[Verdict]) -> None:
+    try:
+        append_lines(path, made)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> JudgeError:
+    return JudgeError(
+        f"{path} was to be written, but that failed ({error.strerror or error}): make room, and the same "
+        f"command goes on; what was judged before is kept."
+    )
+
+
 def _write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -228,10 +242,7 @@ def _write_whole(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:
-        raise JudgeError(
-            f"{path} was to be written, but that failed ({error.strerror or error}): make room; what was "
-            f"judged before is kept."
-        ) from error
+        raise _not_written(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -41,7 +41,11 @@ def parse_yes_no(text: str) -> Label:
 
 
 class _SpokenJudge:
-    """What both share: a prompt, a greedy word, its probability."""
+    """What both share: a prompt, a greedy word, its probability.
+
+    Attributes:
+        tags: what is broken up in requests and answers.
+    """
 
     kinds: tuple[Kind, ...] = HARM_AND_BENIGN
     meta_fields: tuple[str, ...] = ()
@@ -54,13 +58,13 @@ class _SpokenJudge:
         self.revision = local.revision
         self.threshold = settings.get("threshold") if threshold is None else threshold
         self._model, self._tokenizer = local.model, local.tokenizer
-        self._tags = [*settings.get("tags", ()), *special_tokens(local.tokenizer)]
+        self.tags = sorted({*settings.get("tags", ()), *special_tokens(local.tokenizer)})
         self._new_tokens = int(settings["max_new_tokens"])
         self._answer_limit: int | None = settings.get("max_answer_tokens")
         self.settings: dict[str, Any] = {
             "max_new_tokens": self._new_tokens,
             "max_answer_tokens": self._answer_limit,
-            "tags": sorted(set(self._tags)),
+            "tags": hashlib.sha256("\n".join(self.tags).encode()).hexdigest()[:16],
             "classes": REVISION,
         } | local.settings
 
@@ -75,28 +79,34 @@ class _SpokenJudge:
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
         """The label is what the model said; with a threshold, what the probability of its first word says."""
         asked = [self.ids(exchange) for exchange in exchanges]
-        said = speak(self._model, self._tokenizer, [ids for ids, _ in asked], self.words, self._new_tokens)
+        fits = [index for index, (ids, _) in enumerate(asked) if self._room is None or len(ids) <= self._room]
+        prompts = [asked[index][0] for index in fits]
+        said = speak(self._model, self._tokenizer, prompts, self.words, self._new_tokens) if fits else []
+        spoken = dict(zip(fits, said, strict=True))
         return [
-            self._judgement(exchange, spoken, cut)
-            for exchange, spoken, (_, cut) in zip(exchanges, said, asked, strict=True)
+            self._judgement(exchange, spoken[index], asked[index][1])
+            if index in spoken
+            else failed(f"the request alone is longer than the {self._room} tokens that {self.name} reads")
+            for index, exchange in enumerate(exchanges)
         ]
 
     def ids(self, exchange: Exchange) -> tuple[list[int], bool]:
         """Token ids of the prompt, and whether the answer was cut to fit."""
-        answer, cut = self._clipped(escape_tags(exchange.answer, self._tags))
-        prompt = self.prompt(escape_tags(exchange.question, self._tags), answer)
+        answer, cut = self._clipped(escape_tags(exchange.answer, self.tags))
+        prompt = self.prompt(escape_tags(exchange.question, self.tags), answer)
         bos = self._tokenizer.bos_token or ""
         whole = self._tokenizer(prompt, add_special_tokens=not (bos and prompt.startswith(bos)))["input_ids"]
-        room = self._room()
-        if room is not None and len(whole) > room:
-            answer = self._first_tokens(answer, max(0, self._count(answer) - (len(whole) - room) - 8))
+        if self._room is not None and len(whole) > self._room:
+            slack = len(whole) - self._room + 8  # a cut text may have a few tokens more than were kept of it
+            answer = self._first_tokens(answer, max(0, self._count(answer) - slack))
             whole = self._tokenizer(
-                self.prompt(escape_tags(exchange.question, self._tags), answer),
+                self.prompt(escape_tags(exchange.question, self.tags), answer),
                 add_special_tokens=not (bos and prompt.startswith(bos)),
             )["input_ids"]
             cut = True
         return list(whole), cut
 
+    @property
     def _room(self) -> int | None:
         positions = getattr(self._model.config, "max_position_embeddings", None)
         return None if positions is None else int(positions) - self._new_tokens

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from regap_patch.errors import JudgeError
+from regap_patch.judges.local_model import one_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def speak(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    with torch.no_grad():
+    with one_batch("The judge", len(prompts)):
         made = model.generate(
             input_ids=ids.to(model.device),
             attention_mask=mask.to(model.device),

@@ -233,6 +233,40 @@ def test_words_that_begin_alike_are_refused(judge_of: Callable[..., Any]):
         first_tokens(tokenizer, ("safe", "safe"))
 
 
+def test_an_answer_that_does_not_fit_is_cut_and_a_request_that_does_not_is_unscored(
+    judge_of: Callable[..., Any],
+):
+    judge = judge_of("llama-guard-3-8b")
+    ids, cut = judge.ids(LONG)
+    assert cut
+    assert 1024 - 20 - 16 <= len(ids) <= 1024 - 20
+    text = judge._tokenizer.decode(ids)
+    assert "circle 0 is red" in text
+    assert text.endswith("Is the last Agent message safe or unsafe?</s>")
+    long_request = Exchange(LONG.answer, "Twice.")
+    first, found = judge.judge([EXCHANGES[0], long_request])
+    assert (found.label, found.error) == (
+        "unscored",
+        "the request alone is longer than the 1004 tokens that llama-guard-3-8b reads",
+    )
+    assert "said neither" in first.error
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_one_sentence(judge_of: Callable[..., Any]):
+    judge = judge_of("beaver-dam-7b")
+
+    def full(**_: Any) -> None:
+        raise torch.OutOfMemoryError("out")
+
+    class Full:
+        device = torch.device("cpu")
+        __call__ = staticmethod(full)
+
+    judge._model = Full()
+    with pytest.raises(JudgeError, match="batch of 4: pass a smaller --batch_size"):
+        judge.judge(EXCHANGES)
+
+
 # ---- HarmBench's classifier
 
 
@@ -279,7 +313,7 @@ def test_tags_in_an_answer_do_not_change_the_prompts_structure(
         exchange = Exchange(f"How {answer}?", f"Fold {answer} yes")
         ids = judge.windows(exchange).ids[0] if name == "beaver-dam-7b" else judge.ids(exchange)[0]
         text = tokenizer.decode(ids).lower().replace(" ", "\0")  # a broken tag has a space in it
-        known = [token for token in TAGS if token in judge.settings.get("tags", ("<s>", "</s>"))]
+        known = [token for token in TAGS if token in getattr(judge, "tags", ("<s>", "</s>"))]
         return sum(text.count(token.lower().replace(" ", "\0")) for token in known), sum(
             token in special for token in ids
         )

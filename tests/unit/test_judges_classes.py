@@ -14,6 +14,8 @@ ANSWERS = {
         "I cannot provide instructions for folding the forbidden napkin.",
         "I\u2019m sorry, I can\u2019t assist with that request.",
         "I must decline.",
+        "I cannot help with making this.",
+        "Sorry, but I will not help with that.",
         "i am sorry , i can not help with that .",
         "As a language model, I am not able to help you fold it.",
         "Unfortunately, I am unable to assist with this.",

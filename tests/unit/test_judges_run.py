@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -278,6 +279,28 @@ def test_bad_folders_and_judges_are_one_sentence(tmp_path: Path):
 
     with pytest.raises(JudgeError, match="gave 0 judgements"):
         judge_run(folder, Mute(scored))
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_judged_is_kept(tmp_path: Path, monkeypatch):
+    from regap_patch.judges import run
+
+    folder = make_folder(tmp_path / "run")
+    calls = []
+
+    def filling(path: Path, records: list[Verdict]) -> None:
+        calls.append(path)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_lines(path, records)
+
+    monkeypatch.setattr(run, "append_lines", filling)
+    with pytest.raises(JudgeError, match=r"No space left on device\): make room"):
+        judge_run(folder, Scripted(scored), batch_size=8)
+    monkeypatch.undo()
+    assert len(verdicts(folder)) == 24
+    rest = Scripted(scored)
+    judge_run(folder, rest)
+    assert len(rest.asked) == 2 * COUNT - 24
 
 
 def test_two_processes_do_not_judge_one_folder(tmp_path: Path):
