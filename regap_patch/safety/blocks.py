@@ -185,8 +185,8 @@ def _clean(
     there: Counter[int] = Counter()
     cells = sorted({(block.benchmark, block.image_mode) for block in blocks})
     for cell in cells:
-        rows = (row for part in folder.parts(*cell) for row in _rows(part, known))
-        there.update(block_of[key] for key in {row.key for row in rows if row.error is None})
+        every = (row for part in folder.parts(*cell) for row in _rows(part, known))
+        there.update(block_of[key] for key in {row.key for row in every if row.error is None})
     whole = {block.number for block in blocks if there[block.number] == len(block.samples)}
     for cell in cells:
         part = folder.answers(*cell, shard.index)

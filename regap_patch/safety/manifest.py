@@ -112,7 +112,7 @@ def settle(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return there
     finally:
         unfinished.unlink()
-    return json.loads(text)
+    return dict(json.loads(text))
 
 
 def _described(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -91,7 +91,9 @@ def run_evaluation(
         write_whole(folder.samples(name), "".join(map(to_line, rows)))
     every = [sample for rows in samples.values() for sample in rows]
     by_target, by_decoding = keyed_target(manifest), keyed_decoding(manifest)
-    keys = {(sample.uid, sample.image_mode): answer_key(sample, by_target, by_decoding) for sample in every}
+    keys: dict[tuple[str, str], str] = {
+        (sample.uid, sample.image_mode): answer_key(sample, by_target, by_decoding) for sample in every
+    }
     blocks = blocks_of(every, settings.batch_size)
     done = 0
 
@@ -108,10 +110,10 @@ def run_evaluation(
         found = answer_blocks(
             folder, blocks, keys, shard, lambda block: _answer(target, asked, block, keys, settings), advance
         )
-    rows = merge(folder, every, keys)
-    errors = sum(row.error is not None for row in rows)
-    truncated = sum(row.finish_reason == "length" for row in rows)
-    missing = len(every) - len(rows) + errors
+    answers = merge(folder, every, keys)
+    errors = sum(answer.error is not None for answer in answers)
+    truncated = sum(answer.finish_reason == "length" for answer in answers)
+    missing = len(every) - len(answers) + errors
     return Summary(folder.root, len(every), found.answered, found.found, errors, missing, truncated, parity)
 
 

@@ -134,4 +134,4 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
             f"Line {number} of {path} has {wrong}, but an item has {', '.join(FIELDS)}, and a kind is one of "
             f"{', '.join(KINDS)}: rename it, or put it into meta."
         )
-    return row
+    return dict(row)

@@ -72,7 +72,8 @@ class HuggingFaceTarget(LocalTarget):
             for name, value in made.items()
         }
         output = self._model.generate(**placed, do_sample=False, max_new_tokens=max_new_tokens, **generation)
-        return output[:, placed["input_ids"].shape[1] :].tolist()
+        rows: list[list[int]] = output[:, placed["input_ids"].shape[1] :].tolist()
+        return rows
 
     def _loaded_processor(self) -> Any:
         if self._processor is None:

@@ -81,7 +81,8 @@ class LlavaTarget(LocalTarget):
             max_new_tokens=max_new_tokens,
             **generation,
         )
-        return output.tolist()
+        rows: list[list[int]] = output.tolist()
+        return rows
 
     def _name(self) -> str:
         return self.options.template or DEFAULT_TEMPLATE

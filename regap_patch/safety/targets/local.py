@@ -104,7 +104,7 @@ class LocalTarget(ABC):
                     asked = [questions[number] for number in numbers]
                     first, steps = processors(decoding, [seeds[number] for number in numbers], self._openers)
                     rows = self.new_ids(asked, {"logits_processor": steps}, decoding.max_new_tokens)
-                    opening = first.probabilities or [None] * len(numbers)
+                    opening: Sequence[float | None] = first.probabilities or [None] * len(numbers)
                     found |= {
                         number: self._reply(row, decoding, share)
                         for number, row, share in zip(numbers, rows, opening, strict=True)
@@ -149,8 +149,9 @@ class LocalTarget(ABC):
     def _load_once(self) -> None:
         if self._model is not None:
             return
-        from transformers.utils import logging
+        from importlib import import_module
 
+        logging: Any = import_module("transformers.utils.logging")
         was = logging.get_verbosity()
         logging.disable_progress_bar()
         logging.set_verbosity_error()
