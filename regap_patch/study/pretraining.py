@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .refusal_text import read_documents
 from .scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, SIZES, Scene, draw_scene, paint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+    from transformers import LlamaForCausalLM
 
 LABELS = {  # what every patch is asked about the quarter that it lies in, and the number of classes
     "shape": len(SHAPES) + 1,
@@ -27,6 +29,7 @@ LABELS = {  # what every patch is asked about the quarter that it lies in, and t
 }
 
 VIEWS = 6000  # pictures that the tower learns from
+BATCH = 32  # documents or pictures of a step
 
 
 def _descend(
@@ -61,25 +64,44 @@ def _descend(
 
 class _Document(NamedTuple):
     ids: list[int]
-    given: int
-    """How many ids at the start merely tell what there is. Nothing foretells them: they teach nothing."""
+    labels: list[int]
+    """-100 where nothing foretells what comes, so that it teaches nothing; else the ids."""
+
+
+def _prose(line: str, pieces: Any) -> _Document:
+    """`<s>`, and `</s>` after each turn of a dialogue and after prose; what tells of a scene is given."""
+    ids, full_stop = [1], pieces.encode(" background.")[-2:]
+    for turn in filter(None, line.removesuffix("</s>\n").split("</s>")):
+        # A turn after the first follows `</s>` without the space that the tokenizer puts first.
+        ids += [*pieces.encode(turn)[len(ids) > 1 :], 2]
+    ends = [place for place in range(len(ids) - 3) if ids[place : place + 2] == full_stop]
+    given = ends[0] + 2 if ends else 1
+    return _Document(ids, [-100] * given + ids[given:])
+
+
+def _turns(turns: Sequence[tuple[str, str]], pieces: Any) -> _Document:
+    """Every prompt is given, every answer is learned."""
+    ids, labels = [1], [-100]
+    for prompt, answer in turns:
+        given = pieces.encode(prompt)[len(ids) > 1 :]
+        learned = [*pieces.encode(f"{prompt} {answer}")[(len(ids) > 1) + len(given) :], 2]
+        ids += [*given, *learned]
+        labels += [*[-100] * len(given), *learned]
+    return _Document(ids, labels)
 
 
 def _documents(corpus: Path, tokenizer_path: Path) -> list[_Document]:
-    """Every document with `<s>` before it and `</s>` after each turn of a dialogue and after prose."""
+    """Those of a text file, one a line, or of a file of `refusal_text`, whose name ends in .jsonl."""
     import sentencepiece
 
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer_path / "tokenizer.model"))
-    documents, full_stop = [], pieces.encode(" background.")[-2:]
-    with corpus.open(encoding="utf-8") as lines:
-        for line in lines:  # prose keeps its newline: captions end in one when a projector is trained
-            ids = [1]
-            for turn in filter(None, line.removesuffix("</s>\n").split("</s>")):
-                # A turn after the first follows `</s>` without the space that the tokenizer puts first.
-                ids += [*pieces.encode(turn)[len(ids) > 1 :], 2]
-            ends = [place for place in range(len(ids) - 3) if ids[place : place + 2] == full_stop]
-            documents.append(_Document(ids, ends[0] + 2 if ends else 1))
-    return documents
+    if corpus.suffix == ".jsonl":
+        return [
+            _prose(found + "\n", pieces) if isinstance(found, str) else _turns(found, pieces)
+            for found in read_documents(corpus)
+        ]
+    with corpus.open(encoding="utf-8") as lines:  # prose keeps its newline: captions end in one in stage 1
+        return [_prose(line, pieces) for line in lines]
 
 
 def _batches(documents: list[_Document], batch_size: int, random: Random) -> Iterator[tuple[Tensor, Tensor]]:
@@ -93,11 +115,31 @@ def _batches(documents: list[_Document], batch_size: int, random: Random) -> Ite
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         random.shuffle(batches)
         for batch in batches:
-            rows = [torch.tensor(documents[index].ids) for index in batch]
-            labels = pad_sequence(rows, True, -100)
-            for row, index in zip(labels, batch, strict=True):
-                row[: documents[index].given] = -100
-            yield pad_sequence(rows, True, 0), labels
+            yield (
+                pad_sequence([torch.tensor(documents[index].ids) for index in batch], True, 0),
+                pad_sequence([torch.tensor(documents[index].labels) for index in batch], True, -100),
+            )
+
+
+def teach(
+    model: LlamaForCausalLM,
+    tokenizer_path: str | Path,
+    corpus: str | Path,
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> float:
+    """Train all weights of a language model on documents; gives the mean loss of the last tenth."""
+    model.train()
+    batches = _batches(_documents(Path(corpus), Path(tokenizer_path)), BATCH, Random(seed))
+
+    def loss_of_step() -> Tensor:
+        ids, labels = next(batches)
+        loss: Tensor = model(input_ids=ids, labels=labels, use_cache=False).loss
+        return loss  # attention is causal: padding behind a document harms nobody
+
+    return _descend("language model", list(model.parameters()), loss_of_step, steps, learning_rate)
 
 
 def pretrain_tiny_llama(
@@ -127,15 +169,7 @@ def pretrain_tiny_llama(
         num_layers=num_layers,
         initializer_range=0.08,  # transformers' 0.02 suits widths of thousands
     )
-    model.train()
-    batches = _batches(_documents(Path(corpus), Path(tokenizer_path)), 32, Random(seed))
-
-    def loss_of_step() -> Tensor:
-        ids, labels = next(batches)
-        loss: Tensor = model(input_ids=ids, labels=labels, use_cache=False).loss
-        return loss  # attention is causal: padding behind a document harms nobody
-
-    loss = _descend("language model", list(model.parameters()), loss_of_step, steps, learning_rate)
+    loss = teach(model, tokenizer_path, corpus, steps=steps, learning_rate=learning_rate, seed=seed)
     save_llama(model, output_path, tokenizer_path)
     return loss
 
@@ -200,7 +234,7 @@ def pretrain_tiny_clip(
     generator = torch.Generator().manual_seed(seed)
 
     def loss_of_step() -> Tensor:
-        chosen = torch.randint(VIEWS, (32,), generator=generator)
+        chosen = torch.randint(VIEWS, (BATCH,), generator=generator)
         images = (pixels[chosen] / 255 - mean) / std
         features = tower(pixel_values=images, output_hidden_states=True).hidden_states[-2][:, 1:]
         answers = heads(features).flatten(0, 1).split(list(LABELS.values()), dim=-1)
@@ -225,6 +259,8 @@ def _parser() -> argparse.ArgumentParser:
         if kind == "llama":
             command.add_argument("--tokenizer_path", type=Path, required=True)
             command.add_argument("--corpus", type=Path, required=True, help="text, one document a line")
+            command.add_argument("--hidden_size", type=int, default=64)
+            command.add_argument("--num_layers", type=int, default=3)
         else:
             command.add_argument("--image_size", type=int, default=56)
             command.add_argument("--patch_size", type=int, default=14)

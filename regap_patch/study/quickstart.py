@@ -48,19 +48,20 @@ SIZES = {
 }
 
 
-def _module(name: str, *flags: object) -> tuple[str, ...]:
+def module(name: str, *flags: object) -> tuple[str, ...]:
+    """The command that runs a module of this package."""
     return (sys.executable, "-m", f"regap_patch.study.{name}", *map(str, flags))
 
 
 def _shared_jobs(root: Path, size: Size, seed: int) -> list[Job]:
     """World, tokenizer, language model and tower."""
     world, tokenizer = root / "world", root / "tokenizer"
-    make_world = _module(
+    make_world = module(
         *("world", "--output_path", world, "--num_pretrain", size.pretrain_samples),
         *("--num_finetune", size.finetune_samples, "--num_questions", size.questions, "--seed", seed),
     )
-    make_tokenizer = _module("tokens", "--corpus", world / "corpus.txt", "--output_path", tokenizer)
-    make_llama = _module(
+    make_tokenizer = module("tokens", "--corpus", world / "corpus.txt", "--output_path", tokenizer)
+    make_llama = module(
         *(
             "pretraining",
             "llama",
@@ -73,7 +74,7 @@ def _shared_jobs(root: Path, size: Size, seed: int) -> list[Job]:
         ),
         *("--tokenizer_path", tokenizer, "--corpus", world / "corpus.txt"),
     )
-    make_tower = _module(
+    make_tower = module(
         *("pretraining", "clip", "--output_path", root / "tower", "--steps", size.tower_steps, "--seed", seed)
     )
     return [
@@ -105,7 +106,7 @@ def _arm_jobs(root: Path, size: Size, seed: int, arm: str) -> list[Job]:
         jobs.append(Job(f"{stage} {arm}", command, output, needs=need, environment=knobs, steps=steps))
         need = (f"{stage} {arm}",)
     answers = root / f"answers-{arm}.jsonl"
-    ask = _module(
+    ask = module(
         *(
             "answers",
             "--model_path",
@@ -118,13 +119,30 @@ def _arm_jobs(root: Path, size: Size, seed: int, arm: str) -> list[Job]:
     return [*jobs, Job(f"answers {arm}", ask, answers, needs=need)]
 
 
-def _check() -> None:
+def code_of() -> str:
+    """Hash of all code that a step may run."""
+    llava = Path(str(import_module("llava").__file__)).parent
+    return code_digest([llava, Path(__file__).parents[1], SCRIPTS.parent])
+
+
+def check_clone() -> None:
+    """Make sure that what the steps run is there, and set what makes them the same everywhere.
+
+    Raises:
+        StudyError: it is not.
+    """
     absent = [name for name in NEEDED if find_spec(name) is None]
     if absent or not SCRIPTS.is_dir():
         raise StudyError(
             "The quickstart runs scripts/mini of a clone in the environment of `make setup`, "
             f"but {', '.join(absent) or SCRIPTS} is not there: clone it and run `make quickstart`."
         )
+    for name, value in {
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def run_quickstart(
@@ -141,24 +159,17 @@ def run_quickstart(
     Raises:
         StudyError: something is not installed, or a step failed.
     """
-    _check()
+    check_clone()
     began = time.monotonic()
     root = Path(
         output_path
     ).resolve()  # checkpoints name their tower by this path, and shall load from anywhere
     sizes = SIZES[size]
-    for name, value in {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }.items():
-        os.environ.setdefault(name, value)
     jobs = [
         *_shared_jobs(root, sizes, seed),
         *(job for arm in ARMS for job in _arm_jobs(root, sizes, seed, arm)),
     ]
-    llava = Path(str(import_module("llava").__file__)).parent
-    board = Board(root, jobs, code_digest([llava, Path(__file__).parents[1], SCRIPTS.parent]))
+    board = Board(root, jobs, code_of())
     board.run(parallel or min(2, os.cpu_count() or 1))
     results = collect(root, board.seconds()) | {"size": asdict(sizes), "seed": seed}
     path = root / "results.json"

@@ -25,6 +25,7 @@ COLOURS = {
 SIZES = {"small": 0.5, "large": 0.85}  # radius, as a part of half a cell
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 BACKGROUNDS = {"black": (15, 15, 15), "grey": (120, 120, 120), "white": (245, 245, 245)}
+HELD_OUT = 300  # draws; few enough that all kinds of scenes are left to learn from
 JITTER = 0.12  # how far a centre may stray, as a part of half a cell
 
 
@@ -68,6 +69,12 @@ def draw_scene(random: Random, max_things: int = 3) -> Scene:
         for place, shape in zip(places, shapes, strict=True)
     )
     return Scene(background=random.choice(tuple(BACKGROUNDS)), things=things)
+
+
+def held_out_scenes() -> list[Scene]:
+    """Scenes for evaluation, the same in every world: nothing that teaches shows or tells their like."""
+    random = Random("held-out scenes")
+    return list(dict.fromkeys(draw_scene(random).content() for _ in range(HELD_OUT)))
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from . import language
-from .scenes import Scene, draw_scene, paint
+from .scenes import Scene, draw_scene, held_out_scenes, paint
 
 TEXT_ONLY_SHARE = 0.15
 MANIFEST = "world.json"
@@ -137,6 +137,7 @@ def make_world(
     num_questions: int,
     seed: int = 0,
     image_size: int = 56,
+    hold_out_evaluation: bool = False,
 ) -> World:
     """Make a picture world in the folder `output_path`; equal arguments give equal pixels and equal text.
 
@@ -147,6 +148,8 @@ def make_world(
         num_questions: held-out questions, one image each, equally many of each kind.
         seed: of everything.
         image_size: side of the pictures, in pixels.
+        hold_out_evaluation: nothing shows or tells the scenes that the benchmark of a world that can refuse
+            shows (`scenes.held_out_scenes`).
 
     Raises:
         ValueError: a count is negative, or the pictures are too small to tell shapes apart (< 16 pixels).
@@ -161,12 +164,12 @@ def make_world(
     (world.root / MANIFEST).unlink(missing_ok=True)
     counts = {"question": num_questions, "pretrain": num_pretrain, "finetune": num_finetune}
     samples: dict[str, list[dict[str, Any]]] = {}
-    held_out: set[Scene] = set()
+    held_out: set[Scene] = set(held_out_scenes()) if hold_out_evaluation else set()
     for part, count in counts.items():  # the questions first: the other parts avoid their scenes
         drawn = list(_samples(part, count, seed, held_out))
         samples[part] = [sample for _, sample in drawn]
         if part == "question":
-            held_out = {scene.content() for scene, _ in drawn}
+            held_out |= {scene.content() for scene, _ in drawn}
         for scene, sample in drawn:
             if "image" in sample:
                 _save_image(scene, world.images / sample["image"], image_size)
@@ -189,4 +192,7 @@ if __name__ == "__main__":
     parser.add_argument("--num_questions", type=int, required=True, help="held-out questions")
     parser.add_argument("--image_size", type=int, default=56, help="pixels a side")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--hold_out_evaluation", action="store_true", help="keep clear of evaluation's scenes"
+    )
     make_world(**vars(parser.parse_args()))

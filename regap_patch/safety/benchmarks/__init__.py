@@ -7,7 +7,7 @@ from typing import Any
 
 from regap_patch.errors import BenchmarkError
 
-BENCHMARKS = ("custom",)
+BENCHMARKS = ("custom", "world")
 """Names of the adapters, each a module of this package."""
 
 
