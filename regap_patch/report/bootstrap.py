@@ -140,3 +140,24 @@ def _leave_one_out(values: Floats, items: Floats) -> Floats | None:
         return None
     without: Floats = (values.sum() - values) / rest
     return without
+
+
+def sign_flip(differences: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> float:
+    """Two-sided p of "no difference", by flipping the sign of whole clusters.
+
+    With clusters of one item and two outcomes this is the exact McNemar test, up to the draws.
+
+    Args:
+        differences: of each cluster the sum of (other - reference).
+        seed: of the draws.
+        resamples: how many.
+    """
+    import numpy as np
+
+    sizes, counts = np.unique(np.abs([part for part in differences if part]), return_counts=True)
+    if not sizes.size:
+        return 1.0
+    generator = np.random.default_rng(seed)
+    flipped = (2 * generator.binomial(counts, 0.5, size=(resamples, len(counts))) - counts) @ sizes
+    as_far = np.count_nonzero(np.abs(flipped) >= abs(sum(differences)) - 1e-9)
+    return (1 + int(as_far)) / (resamples + 1)

@@ -129,7 +129,7 @@ def _share(items: Sequence[Item], holds: Any) -> float:
 
 
 def _whole_clusters(outcomes: Sequence[Outcome]) -> float:
-    """Share of clusters of which every item has the full score: MME's accuracy-plus, its cluster the image."""
+    """Share of clusters of which every item has the full score: MME's accuracy-plus, by its images."""
     whole: dict[str, bool] = {}
     for outcome in outcomes:
         whole[outcome.cluster] = whole.get(outcome.cluster, True) and outcome.value == 1.0

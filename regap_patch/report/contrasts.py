@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from regap_patch.report.bootstrap import bootstrap
+from regap_patch.report.bootstrap import bootstrap, sign_flip
 from regap_patch.report.cells import UNKNOWN_LIMIT, bootstrap_fields
 from regap_patch.report.outcomes import Outcome, clusters_of
 from regap_patch.report.paired import PairedTable, holm, is_non_inferior, mcnemar, newcombe
@@ -58,6 +58,7 @@ _ESTIMATED = (
     "bootstrap",
     "p",
     "mid_p",
+    "cluster_p",
     "non_inferior",
 )
 
@@ -88,6 +89,7 @@ def _estimate(known: Sequence[tuple[Outcome, Outcome]], margin: float | None) ->
         "bootstrap": None if resampled is None else bootstrap_fields(resampled),
         "p": p,
         "mid_p": mid_p,
+        "cluster_p": None if resampled is None else sign_flip([total for total, _ in clusters]),
         "non_inferior": None if margin is None else is_non_inferior(Interval(*interval), margin),
     }
 
@@ -114,11 +116,15 @@ def _or(value: float | None, otherwise: float) -> float:
 
 
 def with_holm(contrasts: Sequence[Mapping[str, Any]], family: Sequence[str]) -> list[dict[str, Any]]:
-    """Add `p_holm`, Holm's adjusted mid-p: one family for each combination of the fields named."""
+    """Add `p_holm`, Holm's adjusted p: one family for each combination of the fields named.
+
+    What is adjusted is the p by clusters where items depend on each other or are graded, else the mid-p.
+    """
     families: dict[tuple[Any, ...], dict[int, float]] = {}
     for number, contrast in enumerate(contrasts):
-        if contrast["mid_p"] is not None:
-            families.setdefault(tuple(contrast[name] for name in family), {})[number] = contrast["mid_p"]
+        p = contrast["mid_p"] if contrast["cluster_p"] is None else contrast["cluster_p"]
+        if p is not None:
+            families.setdefault(tuple(contrast[name] for name in family), {})[number] = p
     adjusted = {number: p for p_values in families.values() for number, p in holm(p_values).items()}
     return [
         {**contrast, "p_holm": adjusted.get(number), "holm_family": list(family)}

@@ -133,7 +133,7 @@ def _parity(run: Evaluation) -> bool | None:
     """Whether answers at batch 1 and N were the same; None where that was not tried."""
     if run.parity is None:
         return None
-    equal = run.parity.get("equal", run.parity.get("batch_parity"))
+    equal = run.parity.get("batch_parity")
     return None if equal is None else bool(equal)
 
 
@@ -144,11 +144,8 @@ def _headline(cell: Mapping[str, Any]) -> dict[str, Any] | None:
     kept = ("benchmark", "kind", "measure", "image_mode", "defense", "judge", "n", "incomplete", "bounds")
     found = {name: cell[name] for name in kept}
     quoted = (None, None, None) if cell["incomplete"] else (cell["rate"], cell["low"], cell["high"])
-    return found | dict(zip(("rate", "low", "high"), quoted, strict=True)) | {"macro": _quoted_macro(cell)}
-
-
-def _quoted_macro(cell: Mapping[str, Any]) -> Any:
-    return None if cell["incomplete"] else cell["macro"]
+    wider = {name: None if cell["incomplete"] else cell[name] for name in ("bootstrap", "macro")}
+    return found | dict(zip(("rate", "low", "high"), quoted, strict=True)) | wider
 
 
 def _contrasts(

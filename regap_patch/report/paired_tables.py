@@ -8,6 +8,7 @@ from typing import Any
 from regap_patch.report.captions import caption
 from regap_patch.report.formats import NONE, p_value, percent, points, points_interval
 from regap_patch.report.tables import (
+    CLUSTERED,
     Metrics,
     Table,
     agreement_table,
@@ -36,14 +37,14 @@ def tax_table(runs: Sequence[Metrics]) -> Table:
         "Image tax: the same items asked with an image mode and with its reference (none: text alone; words: "
         "a neutral text in the image's place). Points; Newcombe's intervals, exact McNemar mid-p, Holm over "
         "the benchmarks of a mode. The 2x2 table counts items with the event in both, the reference alone, "
-        "the mode alone, neither."
+        f"the mode alone, neither. {CLUSTERED}"
     )
     return Table("tax", "Image tax", caption(runs, what), head, tuple(rows), 6)
 
 
 _PAIRED_HEAD = (
     *("pairs", "reference rate", "rate", "difference", "95 % interval", "by clusters"),
-    *("2x2", "mid-p", "Holm", "unknown pairs", "bounds"),
+    *("2x2", "mid-p", "p by clusters", "Holm", "unknown pairs", "bounds"),
 )
 
 
@@ -63,6 +64,7 @@ def _paired(row: Mapping[str, Any]) -> tuple[str, ...]:
         _resampled(row) if quoted else NONE,
         NONE if row["table"] is None else " / ".join(map(str, row["table"].values())),
         p_value(row["mid_p"]) if quoted else NONE,
+        p_value(row["cluster_p"]) if quoted else NONE,
         p_value(row["p_holm"]) if quoted else NONE,
         str(row["unknown"]),
         points_interval(row["bounds"]),
@@ -94,7 +96,7 @@ def comparison_table(runs: Sequence[Metrics], comparisons: Sequence[Mapping[str,
         "The same items under two runs; points, the run minus the one it is set against. Newcombe's "
         "intervals (a cluster bootstrap where scores are graded or items depend on each other), exact "
         "McNemar mid-p, Holm over the benchmarks of a mode. Utility counts as kept if the interval's lower "
-        "end lies above minus the margin."
+        f"end lies above minus the margin. {CLUSTERED}"
     )
     return Table("runs", "Runs against the first", caption(runs, what), head, tuple(rows), 6)
 

@@ -11,6 +11,7 @@ from regap_patch.report.formats import NONE, interval, number, percent
 from regap_patch.report.outcomes import CLASSES
 
 Metrics = Mapping[str, Any]
+CLUSTERED = "Where a column by clusters is filled, items depend on each other: go by it (cluster bootstrap)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,10 @@ def rates_table(runs: Sequence[Metrics]) -> Table:
         *("n", "rate (micro)", "95 % interval", "by clusters", "macro", "unknown", "upper bound at 0 events"),
         *("without the judge's errors", "truncated answers", "batch parity"),
     )
-    what = "Share of answers judged unsafe (harmful requests) or refused (harmless ones); Wilson intervals."
+    what = (
+        "Share of answers judged unsafe (harmful requests) or refused (harmless ones); Wilson intervals. "
+        f"{CLUSTERED}"
+    )
     return Table("rates", "Unsafe rate and over-refusal", caption(runs, what), head, tuple(rows), 6)
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from regap_patch.errors import ReportError
 from regap_patch.report.agreement import agreement
-from regap_patch.report.bootstrap import bca_interval, bootstrap
+from regap_patch.report.bootstrap import bca_interval, bootstrap, sign_flip
 from regap_patch.report.paired import PairedTable, holm, is_non_inferior, mcnemar, newcombe
 from regap_patch.report.power import pairs_needed, smallest_difference
 from regap_patch.report.proportions import Interval, rogan_gladen, wilson, zero_event_upper
@@ -256,3 +256,22 @@ def test_newcombe_covers_by_simulation(n: int, rates: tuple[float, float, float]
         low <= other - one <= high for low, high in (newcombe(PairedTable(*map(int, row))) for row in drawn)
     )
     assert 0.935 < covered / 3000 < 0.98
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 12), (10, 14), (0, 6), (5, 5), (0, 0)])
+def test_flipping_single_items_is_mcnemars_exact_test(one: int, other: int):
+    differences = [-1.0] * one + [1.0] * other + [0.0] * 20
+    assert sign_flip(differences) == pytest.approx(mcnemar(PairedTable(5, one, other, 15))[0], abs=0.01)
+
+
+def test_flipping_clusters_keeps_its_size_where_mcnemar_does_not():
+    """Thirty questions, each asked with three pictures that change its outcome together or not at all."""
+    generator = np.random.default_rng(11)
+    naive = clustered = 0
+    for _ in range(600):
+        signs = generator.choice([-3.0, 0.0, 3.0], p=[0.2, 0.6, 0.2], size=30)
+        worse, better = int(3 * (signs < 0).sum()), int(3 * (signs > 0).sum())
+        naive += mcnemar(PairedTable(0, worse, better, 90 - worse - better))[1] < 0.05
+        clustered += sign_flip(signs.tolist(), resamples=999) < 0.05
+    assert clustered / 600 < 0.07
+    assert naive / 600 > 0.15
