@@ -7,7 +7,22 @@ from typing import Any
 
 from regap_patch.errors import BenchmarkError
 
-BENCHMARKS = ("custom", "world")
+BENCHMARKS = (
+    "mm_safetybench",
+    "figstep",
+    "vlsafe",
+    "vlguard",
+    "advbench",
+    "jailbreakbench",
+    "xstest",
+    "mossbench",
+    "pope",
+    "scienceqa",
+    "textvqa",
+    "mme",
+    "world",
+    "custom",
+)
 """Names of the adapters, each a module of this package."""
 
 

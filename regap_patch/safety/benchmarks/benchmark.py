@@ -24,6 +24,9 @@ class Benchmark:
         images: whether its items have pictures.
         scenarios: names of its subsets.
         splits: which there are; the first is the default.
+        layout: of the files below the folder.
+        prompt_rule: what a model is asked, in a sentence.
+        judge_gets: what a judge is told was asked, in a sentence.
     """
 
     name: str
@@ -35,6 +38,9 @@ class Benchmark:
     images: bool
     scenarios: tuple[str, ...] = ()
     splits: tuple[str, ...] = ("test",)
+    layout: tuple[str, ...] = ()
+    prompt_rule: str = ""
+    judge_gets: str = "the prompt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,10 @@ class Adapter(Protocol):
 
     @staticmethod
     def check(root: Path) -> Report:
-        """Look at all files.
+        """Look at all files, and compare the counts with those of the published data.
+
+        Adapters of published data take other counts as `expected`, for a part of the data that is known to be
+        one.
 
         Raises:
             BenchmarkError: the data is not there or not what it should be.

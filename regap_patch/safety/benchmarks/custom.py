@@ -19,6 +19,7 @@ from typing import Any
 from regap_patch.errors import BenchmarkError
 from regap_patch.records import KINDS, Sample
 from regap_patch.safety.benchmarks.benchmark import Benchmark, Report
+from regap_patch.safety.benchmarks.data_folder import DataFolder
 
 ITEMS = "items.jsonl"
 FIELDS = (
@@ -76,8 +77,8 @@ def samples(
     rows = [row for row in _rows(root) if row.get("split", "test") == wanted]
     if not rows:
         raise BenchmarkError(f"{root / ITEMS} has no item of the split {wanted!r}: name one that it has.")
-    made = sorted((_sample(row, wanted) for row in rows), key=lambda sample: sample.uid)
-    yield from [sample for sample in made if ids is None or sample.uid in ids][:limit]
+    made = (_sample(row, wanted) for row in rows)
+    yield from DataFolder(BENCHMARK, root).chosen(made, limit, ids)
 
 
 def _sample(row: Mapping[str, Any], split: str) -> Sample:
