@@ -86,6 +86,12 @@ def _ingredients(described: Preset, given: Resources) -> Judge:
     return IngredientJudge(described.name)
 
 
+def _scorer(described: Preset, given: Resources) -> Judge:
+    from regap_patch.judges.scorer import ScorerJudge
+
+    return ScorerJudge(described.name)
+
+
 def _beaver_dam(described: Preset, given: Resources) -> Judge:
     from regap_patch.judges.beaver_dam import BeaverDamJudge
 
@@ -160,6 +166,7 @@ KINDS: Mapping[str, Callable[[Preset, Resources], Judge]] = {
     "keywords": _keywords,
     "rules": _rules,
     "ingredients": _ingredients,
+    "scorer": _scorer,
     "beaver-dam": _beaver_dam,
     "llama-guard": _llama_guard,
     "harmbench": _harmbench,
