@@ -297,7 +297,7 @@ def _run(arguments: argparse.Namespace) -> int:
         settings,
         shard=Shard(arguments.shard or 0, arguments.num_shards),
         reference=reference,
-        started={"model": name, "device": getattr(target, "device", None)},
+        started={"model": name, "hardware": getattr(target, "hardware", "the server's")},
         progress=Bars(),
     )
     if summary.parity is not None:

@@ -33,7 +33,7 @@ def settings_of(metrics: Mapping[str, Any]) -> dict[str, str]:
         "decoding": setting(metrics, "decoding"),
         "seed": setting(metrics, "seed"),
         "dtype": setting(metrics, "dtype"),
-        "hardware": setting(metrics, "device", "machine"),
+        "hardware": setting(metrics, "hardware") or setting(metrics, "device"),
         "date": setting(metrics, "at"),
     }
     return {name: "not recorded" if value is None else plain(value) for name, value in found.items()}

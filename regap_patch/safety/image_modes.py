@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from random import Random
@@ -87,7 +88,7 @@ def in_mode(
         width, height = _size(item, root)
         picture = png(width, height, draw.randbytes(3 * width * height))
     else:
-        picture = plain_png(*_size(item, root), COLOURS[mode])
+        picture = _plain(*_size(item, root), mode)
     if mode != "words":
         meta.pop("words", None)
     made = dataclasses.replace(
@@ -130,11 +131,15 @@ def read_picture(path: Path, uid: str) -> bytes:
         with Image.open(BytesIO(data)) as picture:
             picture.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BenchmarkError(
-            f"The picture {path} of item {uid} does not open ({type(error).__name__}: {error}): fetch it "
-            f"again, or take the item out."
-        ) from error
+        raise _unopened(path, uid, error) from error
     return data
+
+
+def _unopened(path: Path, uid: str, error: Exception) -> BenchmarkError:
+    return BenchmarkError(
+        f"The picture {path} of item {uid} does not open ({type(error).__name__}: {error}): fetch it again, "
+        f"or take the item out."
+    )
 
 
 def _own(item: Sample, root: Path) -> bytes:
@@ -158,5 +163,13 @@ def _size(item: Sample, root: Path) -> tuple[int, int]:
         return SIDE, SIDE
     from PIL import Image
 
-    with Image.open(BytesIO(_own(item, root))) as picture:
-        return picture.size
+    try:
+        with Image.open(root / item.image) as picture:  # its header alone is read
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unopened(root / item.image, item.uid, error) from error
+
+
+@lru_cache(maxsize=16)
+def _plain(width: int, height: int, mode: str) -> bytes:
+    return plain_png(width, height, COLOURS[mode])

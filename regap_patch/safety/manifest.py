@@ -60,7 +60,7 @@ def make_manifest(
         target: its fingerprint.
         settings: of the run.
         samples: of each benchmark, sorted.
-        started: what is good to know and decides nothing: where the model lay, on which device it ran.
+        started: what is good to know and decides nothing: where the model lay, on what it ran.
     """
     return {
         "schema": SCHEMA,
@@ -75,7 +75,6 @@ def make_manifest(
         STARTED: {
             **started,
             "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": platform.machine(),
         },
     }
 

@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def run_evaluation(
     """
     settings, shard = settings or Settings(), shard or Shard()
     folder = RunFolder(Path(output_path))
-    asked = {task.name: Asked(task, settings.seed) for task in tasks}
+    watch: Progress = progress or (lambda what, done, of: None)
+    asked = {task.name: Asked(task, settings.seed, partial(watch, f"{task.name}: items")) for task in tasks}
     if len(asked) < len(tasks):
         raise EvaluationError("A benchmark was asked for twice in one run: name each once.")
     fingerprint = target.fingerprint()
@@ -95,13 +97,13 @@ def run_evaluation(
         (sample.uid, sample.image_mode): answer_key(sample, by_target, by_decoding) for sample in every
     }
     blocks = blocks_of(every, settings.batch_size)
+    mine = sum(len(block.samples) for block in blocks if block.number % shard.count == shard.index)
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        if progress is not None:
-            progress("answers", done, len(every))
+        watch("answers", done, mine)
 
     with _held(folder, shard):
         parity = check_parity(

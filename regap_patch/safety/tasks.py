@@ -44,7 +44,7 @@ class Asked:
     Args:
         task: what is asked.
         seed: of noise and of the choice of irrelevant pictures.
-        progress: told after each sample, if given.
+        progress: told after each sample how many there are of how many, if given.
 
     Attributes:
         name: of the benchmark.
@@ -54,25 +54,27 @@ class Asked:
         BenchmarkError: data that is not there, a picture that does not open, a mode that no item can be in.
     """
 
-    def __init__(self, task: Task, seed: int, progress: Callable[[], None] | None = None) -> None:
+    def __init__(self, task: Task, seed: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.name, self._root, self._seed = task.name, task.root, seed
         items = sorted(
             task.adapter.samples(task.root, split=task.split, limit=task.limit), key=lambda item: item.uid
         )
         self._pool = self._pictures(task, items)
         self._items = {item.uid: item for item in items}
-        made = []
+        wanted: list[tuple[str, ImageMode]] = []
         for mode in _modes(task, items):
-            possible = [item for item in items if is_possible(item, mode)]
+            possible = [item.uid for item in items if is_possible(item, mode)]
             if not possible:
                 raise BenchmarkError(
                     f"{self.name} was asked for in image mode {mode}, but none of its {len(items)} items has "
                     f"a picture: leave that mode out."
                 )
-            for item in possible:
-                made.append(self.question(item.uid, mode)[0])
-                if progress is not None:
-                    progress()
+            wanted += [(uid, mode) for uid in possible]
+        made = []
+        for number, (uid, mode) in enumerate(wanted, 1):
+            made.append(self.question(uid, mode)[0])
+            if progress is not None:
+                progress(number, len(wanted))
         self.samples: tuple[Sample, ...] = tuple(sorted(made, key=lambda made: (made.image_mode, made.uid)))
 
     def _pictures(self, task: Task, items: Sequence[Sample]) -> Sequence[Picture]:

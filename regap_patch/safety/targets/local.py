@@ -116,6 +116,17 @@ class LocalTarget(ABC):
             ) from error
         return [found[number] for number in range(len(questions))]
 
+    @property
+    def hardware(self) -> str:
+        """What computes, for people."""
+        import platform
+
+        if not self.device.startswith("cuda"):
+            return f"{self.device} ({platform.machine()})"
+        import torch
+
+        return str(torch.cuda.get_device_name(self.device))
+
     def close(self) -> None:
         """Let go of the weights; the next question loads them again."""
         self._model = None
