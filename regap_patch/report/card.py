@@ -32,7 +32,19 @@ def model_card(metrics: Sequence[Mapping[str, Any]], tables: Sequence[Table], no
         "- A rate holds for these items, this template and this decoding alone.",
         "- Unscored judgements stay in every denominator; above 2 % of a cell there is no rate, only bounds.",
     ]
+    parts += [f"- {_plain(judge)}: {_plain(fault)}." for judge, fault in _faults(metrics)]
     return "\n".join(parts) + "\n"
+
+
+def _faults(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What is known to go wrong with each judge."""
+    found = [
+        (judge, fault)
+        for run in metrics
+        for judge, about in run["provenance"]["about_judges"].items()
+        for fault in about.get("faults", ())
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _rows(table: Table) -> list[str]:

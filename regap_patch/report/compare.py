@@ -18,7 +18,7 @@ from regap_patch.report.outcomes import Outcome, clusters_of, outcomes_of
 from regap_patch.report.run_folder import Evaluation, Item, read_evaluation
 
 SCHEMA = "regap.compare/1"
-_SAME = ("template", "decoding", "seed")
+_SAME = ("template", "template_text", "decoding", "seed")
 _OF_SAMPLES = {
     "prompt": "prompts",
     "judge_question": "questions to the judge",
@@ -95,7 +95,7 @@ def check_comparable(first: Evaluation, second: Evaluation) -> None:
     for name in _SAME:
         one, other = first.setting(name), second.setting(name)
         if one != other:
-            raise ReportError(f"{asked} their {name} differs ({one!r} and {other!r}): {remedy}")
+            raise ReportError(f"{asked} their {name} differs ({_short(one)} and {_short(other)}): {remedy}")
     modes = [sorted({item.sample.image_mode for item in run.items}) for run in (first, second)]
     if modes[0] != modes[1]:
         raise ReportError(
@@ -124,6 +124,11 @@ def check_comparable(first: Evaluation, second: Evaluation) -> None:
             f"{asked} their judges differ ({_judges(first)} and {_judges(second)}): judge both with the same "
             f"ones."
         )
+
+
+def _short(value: Any, longest: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def _list(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class Folder:
     """
 
     path: Path
-    manifest: dict[str, Any] = field(default_factory=lambda: dict(MANIFEST))
+    manifest: dict[str, Any] = field(default_factory=lambda: deepcopy(MANIFEST))
     samples: list[Sample] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def say(sample: Sample) -> str:
 
 
 def run(path: Path, real: int, *, none: int = 10, judge: str = "one", **manifest: object) -> Folder:
-    folder = Folder(path, {**MANIFEST, **manifest}).ask("toy", 100).answer(say)
+    folder = Folder(path, {**deepcopy(MANIFEST), **manifest}).ask("toy", 100).answer(say)
     return folder.judge(judge, unsafe_below({"none": none, "real": real}))
 
 
@@ -79,6 +80,10 @@ def shorter(folder: Folder) -> None:
         (
             lambda folder: folder.manifest.update(template="llama_2"),
             r"template differs \('v1' and 'llama_2'\)",
+        ),
+        (
+            lambda folder: folder.manifest["target"].update(template_text="x" * 100),
+            r"template_text differs \(None and 'x{59}\.\.\.\)",
         ),
         (lambda folder: folder.manifest.update(decoding={"temperature": 1.0}), "decoding differs"),
         (shorter, r"1 items are in one of them alone \(toy/test/0099 in mode real"),
