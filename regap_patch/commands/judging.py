@@ -92,6 +92,7 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
 
 def _resources(arguments: argparse.Namespace) -> Any:
     from regap_patch.judges.make import Resources
+    from regap_patch.safety.benchmarks.scoring import score_text
 
     models = {}
     for pair in arguments.judge_model:
@@ -119,6 +120,7 @@ def _resources(arguments: argparse.Namespace) -> Any:
         offline=arguments.offline,
         timeout=arguments.judge_timeout,
         retries=arguments.judge_retries,
+        score=score_text,
     )
 
 

@@ -11,6 +11,7 @@ from regap_patch.errors import JudgeError
 from regap_patch.judges.catalogue import Preset, preset
 from regap_patch.judges.local_model import Head, LocalModel
 from regap_patch.judges.protocol import Judge
+from regap_patch.judges.scorer import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Resources:
         offline: nothing is fetched.
         timeout: seconds for one reply of an endpoint.
         retries: of one request.
+        score: how an answer to a utility item is scored.
     """
 
     models: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Resources:
     offline: bool = False
     timeout: float = 60.0
     retries: int = 2
+    score: Score | None = None
 
 
 def make_judge(name: str, given: Resources | None = None) -> Judge:
@@ -89,7 +92,12 @@ def _ingredients(described: Preset, given: Resources) -> Judge:
 def _scorer(described: Preset, given: Resources) -> Judge:
     from regap_patch.judges.scorer import ScorerJudge
 
-    return ScorerJudge(described.name)
+    if given.score is None:
+        raise JudgeError(
+            f"{described.name} needs the rules of the benchmarks: run `regap eval judge`, which brings them, "
+            f"or pass Resources(score=...)."
+        )
+    return ScorerJudge(described.name, given.score)
 
 
 def _beaver_dam(described: Preset, given: Resources) -> Judge:
