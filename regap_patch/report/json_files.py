@@ -42,7 +42,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     )
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(
+    path: Path, what: str, remedy: str = "name a file that this version's `regap` wrote"
+) -> dict[str, Any]:
     """An object.
 
     Raises:
@@ -51,15 +53,11 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path} was to be read as {what}, but that failed ({type(error).__name__}: {error}): name a "
-            f"file that this version's `regap` wrote."
-        ) from error
+        why = f"that failed ({type(error).__name__}: {error})"
+        raise ReportError(f"{path} was to be read as {what}, but {why}: {remedy}.") from error
     if not isinstance(found, dict):
-        raise ReportError(
-            f"{path} was to be read as {what}, but holds a {type(found).__name__}: name a file that this "
-            f"version's `regap` wrote."
-        )
+        why = f"it holds a {type(found).__name__} and no object"
+        raise ReportError(f"{path} was to be read as {what}, but {why}: {remedy}.")
     return found
 
 

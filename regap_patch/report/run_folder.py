@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 
 from regap_patch.errors import ReportError
 from regap_patch.records import Answer, Sample, Verdict, read_lines
+from regap_patch.report.json_files import read_json
 
 MANIFEST, PARITY, JUDGE = "manifest.json", "parity.json", "judge.json"
+_REMEDY = "name the output folder of `regap eval run`"
 Key = tuple[str, str]  # uid, image mode
 
 
@@ -94,7 +95,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         RecordsError: a line that is no record.
     """
     root = Path(folder)
-    manifest = _json(root / MANIFEST, "`regap eval run` writes it")
+    manifest = read_json(root / MANIFEST, "the settings of a run", _REMEDY)
     samples = [sample for path in _files(root, "samples/*.jsonl") for sample in read_lines(path, Sample)]
     if not samples:
         raise ReportError(
@@ -127,14 +128,14 @@ def read_evaluation(folder: str | Path) -> Evaluation:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    return _json(path, "`regap eval judge` writes it") if path.is_file() else {}
+    return read_json(path, "what a judge is", "judge again") if path.is_file() else {}
 
 
 def _parity(path: Path) -> dict[str, Any] | None:
     """Which items flipped; what was said stays in the file."""
     if not path.is_file():
         return None
-    found = _json(path, "the parity gate writes it")
+    found = read_json(path, "the parity of a run", _REMEDY)
     flips = found.get("flips") or []
     return found | {"flips": [flip.get("uid") if isinstance(flip, dict) else flip for flip in flips]}
 
@@ -145,19 +146,6 @@ def _order(item: Item) -> tuple[str, str, str]:
 
 def _files(root: Path, pattern: str) -> list[Path]:
     return sorted(root.glob(pattern))
-
-
-def _json(path: Path, who: str) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(
-            f"{path} was to be read, but that failed ({type(error).__name__}: {error}): {who}; name the "
-            f"output folder of `regap eval run`."
-        ) from error
-    if not isinstance(found, dict):
-        raise ReportError(f"{path} holds a {type(found).__name__} where an object is expected: {who}.")
-    return found
 
 
 def _answers(root: Path) -> dict[Key, Answer]:
