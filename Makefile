@@ -59,6 +59,9 @@ bench: setup peer  ## timings, as ratios taken in one run
 	$(BIN)/python scripts/bench/splice.py
 	$(BIN)/python scripts/bench/step_vs_upstream.py
 	$(BIN)/python scripts/bench/overhead.py
+	$(BIN)/python scripts/bench/batched_generation.py
+	$(BIN)/python scripts/bench/frechet.py
+	$(BIN)/python scripts/bench/measure_memory.py
 
 clean:  ## forget the environment and the runs
 	rm -rf $(VENV) playground/runs

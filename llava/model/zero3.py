@@ -26,6 +26,20 @@ def gathered(parameters: Iterable[nn.Parameter], *, write: bool = False) -> Iter
         yield
 
 
+def give_one_dtype(model: nn.Module) -> None:
+    """Give what trains the dtype of the weights that ZeRO-3 has cut; does nothing where all of it is of one.
+
+    DeepSpeed lays what trains side by side in one buffer. What is made after the language model, projector
+    and adapters, is whole still and may be of another dtype; the optimizer keeps an exact copy, in float32.
+    """
+    training = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    cut = next((p.ds_tensor.dtype for p in model.parameters() if hasattr(p, "ds_tensor")), None)
+    if cut is not None and len({parameter.dtype for parameter in training}) > 1:
+        for parameter in training:
+            if not hasattr(parameter, "ds_tensor"):
+                parameter.data = parameter.data.to(cut)
+
+
 def load_gathered(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """`module.load_state_dict(state_dict)`, strictly, on whole parameters.
 

@@ -52,10 +52,10 @@ def get_peft_state_maybe_zero_3(named_params: Iterable[tuple[str, Tensor]], bias
     layers = {name.split(".lora_")[0] for name in params if ".lora_" in name}
 
     def belongs(name: str) -> bool:
-        if "lora_" in name:
-            return True
-        layer, _, kind = name.removesuffix(".bias").removesuffix(".base_layer"), "", name.rsplit(".", 1)[-1]
-        return kind == "bias" and (bias == "all" or (bias == "lora_only" and layer in layers))
+        if "lora_" in name or not name.endswith(".bias"):
+            return "lora_" in name
+        adapted = published_name(name).removesuffix(".bias") in layers
+        return bias == "all" or (bias == "lora_only" and adapted)
 
     return {published_name(name): maybe_zero_3(param) for name, param in params.items() if belongs(name)}
 

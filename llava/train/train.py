@@ -80,6 +80,7 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
 
     from transformers import set_seed
 
+    from llava.model.zero3 import give_one_dtype
     from llava.train.language_model import load_language_model, load_tokenizer
     from llava.train.lora import add_adapters
     from llava.train.saved_files import make_savable
@@ -95,6 +96,7 @@ def train(attn_implementation: str | None = None, argv: list[str] | None = None)
     make_savable(model)
     if training_args.lora_enable:
         model = add_adapters(model, model_args, training_args)
+    give_one_dtype(model)
 
     from llava.train.data import make_supervised_data_module
     from llava.train.llava_trainer import LLaVATrainer

@@ -44,14 +44,11 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         pairing=CAPTIONS,
     )
-    files = gap_of_checkpoints(
-        arguments.models,
-        chosen,
-        arguments.output_path,
-        loading_options(arguments),
-        progress=Bars(),
-        say=print,
-    )
+    options = loading_options(arguments)
+    with Bars() as bars:
+        files = gap_of_checkpoints(
+            arguments.models, chosen, arguments.output_path, options, progress=bars, say=print
+        )
     rows = []
     for file in files:
         found = json.loads(file.read_text(encoding="utf-8"))

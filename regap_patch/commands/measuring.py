@@ -42,7 +42,7 @@ def _device() -> str:
 
 
 class Bars:
-    """Progress as bars on standard error; a closed bar leaves no line."""
+    """Progress as bars on standard error, for a `with`; a closed bar leaves no line."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -58,6 +58,12 @@ class Bars:
         self._bar.update(done - self._bar.n)
         if done == of:
             self.close()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Take the bar away."""

@@ -135,9 +135,10 @@ def _measure(arguments: argparse.Namespace) -> int:
         compat=tuple(dict.fromkeys(arguments.compat)),
     )
     output_path = arguments.output_path or Path("mir")
-    files = mir_of_checkpoints(
-        arguments.models, chosen, output_path, options, settings, progress=Bars(), say=print
-    )
+    with Bars() as bars:
+        files = mir_of_checkpoints(
+            arguments.models, chosen, output_path, options, settings, progress=bars, say=print
+        )
     _print(files, arguments.layers)
     return 0
 

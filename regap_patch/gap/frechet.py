@@ -101,6 +101,8 @@ def parts_of_clouds(
             moments_of(first, replacements[0], products),
             moments_of(second, replacements[1], products),
         )
+        if products == torch.float32 and not all(map(has_spread, moments)):
+            continue  # their squares may only be beyond its range
         for cloud, moment in zip((first, second), moments, strict=True):
             check_spread(moment, cloud.name)
         parts = parts_of_moments(*moments)
@@ -109,13 +111,19 @@ def parts_of_clouds(
     return parts, moments
 
 
+def has_spread(moments: Moments) -> bool:
+    """Whether the covariance is finite and more than the round-off of rows that are all the same."""
+    trace = moments.trace
+    return bool(trace.isfinite() and trace > CONSTANT * moments.mean.square().sum())
+
+
 def check_spread(moments: Moments, name: str) -> None:
     """Refuse a cloud without any spread.
 
     Raises:
         RowsError: where the covariance is zero.
     """
-    if moments.trace <= CONSTANT * moments.mean.square().sum():
+    if not has_spread(moments):
         raise RowsError(
             f"The {name} are all the same ({moments.count} rows, zero covariance): a distance between "
             "distributions needs rows that differ."

@@ -88,8 +88,8 @@ def difference_of(first: Mapping[str, Any], second: Mapping[str, Any], *names: s
         values = [_follow(result, path) for result in (first, second)]
         if values[0] != values[1]:
             raise MeasureError(
-                f"{names[0]} and {names[1]} cannot be compared, because {what} differs ({_short(values[0])} "
-                f"and {_short(values[1])}): measure both on the same pairs."
+                f"{names[0]} and {names[1]} cannot be compared, because they differ in {what} "
+                f"({_short(values[0])} and {_short(values[1])}): measure both on the same pairs."
             )
     depths = [len(result["layers"]) for result in (first, second)]
     if depths[0] != depths[1]:

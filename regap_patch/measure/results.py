@@ -97,7 +97,12 @@ def mir_fields(report: MirReport) -> dict[str, Any]:
     result = report.result
     curve = [{"pairs": size, **_value(found)} for size, found in report.curve.items()]
     return {
-        "mir": {**_value(result), "pairs": result.pairs, "flags": list(result.flags)},
+        "mir": {
+            **_value(result),
+            "pairs": result.pairs,
+            "flags": list(result.flags),
+            "jackknife_groups": len(result.per_layer[0].without_group),
+        },
         "layer_zero": None if result.layer_zero is None else term_fields(0, result.layer_zero),
         "layers": [term_fields(number, term) for number, term in enumerate(result.per_layer, 1)],
         "curve": curve,

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from tiny_llava import make_model
 
 from regap_patch.cli import main
 from regap_patch.gap import combine, layer_term
@@ -165,6 +166,18 @@ def test_texts_are_cut_where_asked(measure, tmp_path: Path):
     assert short["rows"]["image"] == whole["rows"]["image"]
 
 
+def test_tiles_of_a_picture_are_all_image_rows(measure, tiny, tmp_path: Path):
+    """A square picture on a grid of 2 x 2 tiles: an overview of 16 patches, 64 of the grid, 8 newlines."""
+    model = make_model(tiny, mm_patch_merge_type="spatial_unpad")
+    model.config.image_aspect_ratio, model.config.image_grid_pinpoints = "anyres", [[112, 112]]
+    folder = tmp_path / "llava-tiles"
+    model.save_pretrained(folder)
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).write_bytes((tiny.llama / name).read_bytes())
+    assert measure(models=[folder])[0] == 0
+    assert read(tmp_path / "out/llava-tiles.json")["rows"]["image"] == PAIRS * 80
+
+
 def test_gap_before_and_after_on_the_same_pairs(runs: Path, tiny, tmp_path: Path, capsys):
     flags = ["--image_folder", tiny.world.images, "--model_base", tiny.llama, "--pairs", 5, "--device", "cpu"]
     models = [runs / "llava-pretrain", runs / "llava-finetune"]
@@ -199,11 +212,11 @@ def test_runs_that_cannot_be_compared(measure, tiny, tmp_path: Path, capsys):
     base = tmp_path / "base.json"
     measure(output_path=base)
     sentences = {
-        "count": "the number of pairs differs (6 and 5)",
-        "images": "the images differs",
-        "texts": "the texts differs",
-        "template": "the template differs",
-        "cut": "the length at which texts are cut differs (1024 and 5)",
+        "count": "they differ in the number of pairs (6 and 5)",
+        "images": "they differ in the images (",
+        "texts": "they differ in the texts (",
+        "template": "they differ in the template (",
+        "cut": "they differ in the length at which texts are cut (1024 and 5)",
         "stream": "it holds no influence of its pairs (it was taken in the streaming mode)",
     }
     for name, changed in variants.items():

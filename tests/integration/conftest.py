@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 import torch
 
-from tests.integration.distributed_jobs import REGAP, TRAINING
+from tests.integration.distributed_jobs import CLUSTER, REGAP, TRAINING
 from tests.upstream.peer import Peer
 from tests.upstream.recipes import lora_flags, random_projector, stage_flags
 
@@ -143,7 +143,7 @@ def together(
     compiler = shutil.which("g++") is not None
     jobs = {
         name: job.driven(tiny, root, name)
-        for name, job in {**TRAINING, **REGAP}.items()
+        for name, job in {**TRAINING, **CLUSTER, **REGAP}.items()
         if name in asked and (compiler or not job.zero)
     }
     drive(root, jobs, processes=2)

@@ -147,6 +147,21 @@ TRAINING = {
         for kind, zero in {"ddp": 0, "zero2": 2, "zero3": 3}.items()
     },
 }
+# As the scripts for clusters train stage 2: in bf16, with activation checkpointing.
+CLUSTER = {
+    f"cluster-{kind}": Job(
+        ours=None,
+        resume=True,
+        zero=zero,
+        stage=2,
+        changes=PLAIN | {"bf16": True, "gradient_checkpointing": True, "learning_rate": 3e-3, **more},
+    )
+    for kind, zero, more in (
+        ("stage2", 3, {}),
+        ("lora", 3, STILL_LORA),
+        ("qlora", 2, STILL_LORA | {"bits": 4}),
+    )
+}
 # Through the launcher; the part before the dash names the run of one process to compare with.
 REGAP = {
     f"{kind}-{'zero' + str(zero) if zero else 'ddp'}": Job(zero=zero, **what)
@@ -170,6 +185,7 @@ CORE = {
     "even-ddp",
     "still-ddp",
     "bf16-zero3",
+    "cluster-stage2",
 } | (TRAINING.keys() - {"ddp-lora", "zero2-lora", "ddp-tiles", "zero3-tiles"})
 
 

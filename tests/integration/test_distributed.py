@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.distributed_jobs import TRAINING, each
+from tests.integration.distributed_jobs import CLUSTER, TRAINING, each
 from tests.integration.mini_run import losses, weights
 
 LEAVES_OUT = {
@@ -64,3 +64,14 @@ def test_checkpoint_leaves_the_frozen_language_model_out(tiny, together: Path, j
     saved = sum(path.stat().st_size for path in (together / job / "checkpoint-3").rglob("*.pt"))
     frozen = (tiny.llama / "model.safetensors").stat().st_size
     assert saved < frozen
+
+
+@pytest.mark.parametrize("job", each(CLUSTER))
+def test_settings_of_the_cluster_train_and_resume(together: Path, job: str):
+    whole, resumed = together / f"{job}-in-one-go", together / job
+    assert len(losses(whole)) == 6
+    assert losses(whole)[-1] < losses(whole)[0]
+    assert losses(resumed) == pytest.approx(losses(whole), rel=1e-6)
+    for key, tensor in weights(whole).items():
+        assert tensor.dtype == torch.bfloat16, key
+        torch.testing.assert_close(weights(resumed)[key], tensor, rtol=1e-5, atol=1e-7)

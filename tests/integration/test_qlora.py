@@ -89,7 +89,7 @@ def test_loss_falls_by_a_tenth(trained: Trained):
     assert statistics.mean(seen[-4:]) < 0.9 * statistics.mean(seen[:4])
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 8, 16])
 def test_resumed_run_ends_like_one_in_one_go(tiny, tmp_path: Path, bits: int):
     from llava.train.train import train
 

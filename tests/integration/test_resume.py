@@ -39,7 +39,7 @@ def checkpoints(output_dir: Path) -> set[str]:
     [
         pytest.param(1, {}, id="1"),
         pytest.param(2, {}, id="2"),
-        pytest.param(2, LORA, id="lora"),
+        pytest.param(2, LORA, id="lora", marks=pytest.mark.full),
         pytest.param(2, LORA | {"bits": 4}, id="qlora", marks=pytest.mark.full),
     ],
 )

@@ -219,7 +219,19 @@ def test_bad_rows_are_refused_in_one_sentence(case: str):
         Cloud.split(good, [2, 3])
 
 
-def test_large_finite_rows_are_not_called_infinite():
-    """Their squares overflow float32, not float64."""
-    rows = gaussian(500, 1).to(torch.bfloat16) * 1e30
-    assert Cloud.of(rows).row_norms().isfinite().all()
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_squares_beyond_the_range_of_float32(size: float):
+    """Neither infinite nor all the same: they are multiplied in float64."""
+    x, y = ((rows * size).to(torch.bfloat16) for rows in REGIMES["full rank"])
+    expected = published_procedure.frechet(x.double().numpy() / size, y.double().numpy() / size)
+    assert frechet_distance(x, y).item() == pytest.approx(expected * size**2, rel=1e-6)
+
+
+def test_a_coordinate_without_spread():
+    """A dead dimension in one cloud or in both is no reason for NaN."""
+    x, y = (rows.float().clone() for rows in REGIMES["full rank"])
+    for dead in ((x,), (x, y)):
+        for rows in dead:
+            rows[:, 7] = 0.25
+        expected = published_procedure.frechet(x.double().numpy(), y.double().numpy())
+        assert frechet_distance(x, y).item() == pytest.approx(expected, rel=1e-6)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from regap_patch.errors import MeasureError
+from regap_patch.measure import checkpoints
+from regap_patch.measure.checkpoints import needs_base
 from regap_patch.measure.pairs import choose_pairs
 from regap_patch.measure.sources import image_files, texts
 
@@ -150,3 +152,35 @@ def test_what_cannot_be_drawn_is_one_sentence(images: Path, tmp_path: Path):
             choose_pairs(pictures, words, count=count)
         assert str(refused.value).endswith(".")
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["config.json", "mm_projector.bin"], True),
+        (
+            ["config.json", "adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.bin"],
+            True,
+        ),
+        (["config.json", "model.safetensors"], False),
+        (["config.json", "model-00001-of-00002.safetensors", "mm_projector.bin"], False),
+        (["config.json", "pytorch_model.bin"], False),
+    ],
+)
+def test_only_parts_of_a_model_need_a_base(files: list[str], expected: bool, tmp_path: Path):
+    for name in files:
+        (tmp_path / name).write_bytes(b"x")
+    assert needs_base(str(tmp_path)) is expected
+
+
+def test_a_fingerprint_follows_config_weights_and_both_ends(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "ENDS", 4)
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    seen = set()
+    for content in (b"head....tail", b"Head....tail", b"head....taiL", b"head.....tail"):
+        weights.write_bytes(content)
+        seen.add(checkpoints.fingerprint(str(tmp_path)))
+    assert len(seen) == 4
+    (tmp_path / "trainer_state.json").write_text("{}")
+    assert checkpoints.fingerprint(str(tmp_path)) in seen
