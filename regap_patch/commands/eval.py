@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regap_patch.commands.eval_labels import add_labels
+from regap_patch.commands.eval_lmms import add_lmms_eval
 from regap_patch.commands.eval_results import add_compare, add_report, add_score
 from regap_patch.commands.eval_run import DATA_ROOT, add_asking, add_run, decoding_of, tasks_of
 from regap_patch.commands.judging import add_judge, add_validate_judge
@@ -33,6 +34,7 @@ def add_eval(commands: Any) -> None:
     add_report(steps)
     add_validate_judge(steps)
     add_labels(steps)
+    add_lmms_eval(steps)
 
 
 def _add_list(steps: Any) -> None:

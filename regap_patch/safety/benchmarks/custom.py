@@ -103,7 +103,7 @@ def _sample(row: Mapping[str, Any], split: str) -> Sample:
 def _rows(root: Path) -> list[dict[str, Any]]:
     path = root / ITEMS
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold what else ends a line
     except OSError as error:
         raise BenchmarkError(
             f"The benchmark custom was to be read from {root}, but {path} cannot be opened "
