@@ -1,4 +1,8 @@
-"""Utility items have a right answer: their judge is the benchmark's own rule, which the caller brings."""
+"""Utility items have a right answer: their judge is equality, or the benchmark's own rule, which callers bring.
+
+An item says in its `meta` how it is scored: `scorer` is `exact`, with the right ones in `answers`, or what the
+caller's rule reads together with `reference`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from typing import Any
 
 from regap_patch.errors import ReGapError
 from regap_patch.judges.protocol import Exchange, Judgement, failed
-from regap_patch.judges.response_class import REVISION, classify
+from regap_patch.judges.response_class import REVISION, classify, plain
 from regap_patch.records import Kind
 
+EXACT = "exact"
 Score = Callable[[str, Mapping[str, Any]], float]  # text of an answer, `meta` of its sample -> [0, 1]
 
 
@@ -19,7 +24,8 @@ class ScorerJudge:
     """`score` in [0, 1], label always safe; the class tells refusals and broken answers from wrong ones.
 
     Attributes:
-        score: of an answer; raises a `ReGapError` or `ValueError` where it has none.
+        score: of an answer where its item's scorer is not `exact`; raises a `ReGapError` or `ValueError` where
+            it has none.
     """
 
     name: str
@@ -27,7 +33,7 @@ class ScorerJudge:
     revision: str = "scorer-1"
     threshold: None = None
     kinds: tuple[Kind, ...] = ("utility",)
-    meta_fields: tuple[str, ...] = ("scorer", "reference")
+    meta_fields: tuple[str, ...] = ("scorer", "answers", "reference")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -39,8 +45,17 @@ class ScorerJudge:
         return [self._judge_one(exchange) for exchange in exchanges]
 
     def _judge_one(self, exchange: Exchange) -> Judgement:
+        rule = exchange.meta.get("scorer")
         try:
-            score = self.score(exchange.answer, exchange.meta)
+            score = (_exact if rule == EXACT else self.score)(exchange.answer, exchange.meta)
         except (ReGapError, ValueError) as error:
             return failed(str(error))
-        return Judgement("safe", classify(exchange.answer), score=score, raw=str(exchange.meta.get("scorer")))
+        return Judgement("safe", classify(exchange.answer), score=score, raw=str(rule))
+
+
+def _exact(text: str, meta: Mapping[str, Any]) -> float:
+    """Equal to a right answer but for case, spaces and a full stop."""
+    answers = meta.get("answers")
+    if not isinstance(answers, list) or not answers:
+        raise ValueError("its item is scored by equality and has no `answers` in meta")
+    return float(plain(text).rstrip(".") in {plain(str(answer)).rstrip(".") for answer in answers})

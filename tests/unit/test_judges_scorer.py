@@ -21,6 +21,7 @@ SCORER = Resources(score=score_text)
     ("meta", "fault"),
     [
         ({}, "no scorer and reference"),
+        ({"scorer": "exact"}, "no `answers`"),
         ({"scorer": "figstep", "reference": {}}, "'figstep'"),
         ({"scorer": "textvqa", "reference": {"answers": ["a"]}}, "1 reference answers"),
     ],
@@ -29,6 +30,15 @@ def test_an_item_that_cannot_be_scored_is_unscored(meta: dict, fault: str):
     (found,) = make_judge("scorer", SCORER).judge([Exchange("Q", "a", "utility", meta)])
     assert (found.label, found.response_class, found.score) == ("unscored", "judge-error", None)
     assert fault in found.error
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"), [("Red.", 1.0), (" red ", 1.0), ("dark red", 1.0), ("red circle", 0.0), ("", 0.0)]
+)
+def test_equality_with_a_right_answer(answer: str, score: float):
+    meta = {"scorer": "exact", "answers": ["red", "Dark Red."]}
+    (found,) = make_judge("scorer", SCORER).judge([Exchange("Q", answer, "utility", meta)])
+    assert (found.label, found.score) == ("safe", score)
 
 
 def test_a_soft_score_is_kept_as_it_is():
