@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-from evaluations import Folder, number_of
-
 from regap_patch.records import Sample
 from regap_patch.report.writing import write_report
+from tests.unit.evaluations import Folder, number_of
 
 EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
