@@ -1,7 +1,7 @@
-"""Utility items have a right answer: their judge is equality, or the benchmark's own rule, which callers bring.
+"""Utility items have right answers: their judge is equality, or a benchmark's own rule, which callers bring.
 
-An item says in its `meta` how it is scored: `scorer` is `exact`, with the right ones in `answers`, or what the
-caller's rule reads together with `reference`.
+An item says in its `meta` how it is scored: `scorer` is `exact`, with the right ones in `answers`, or what
+the caller's rule reads together with `reference`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class ScorerJudge:
     """`score` in [0, 1], label always safe; the class tells refusals and broken answers from wrong ones.
 
     Attributes:
-        score: of an answer where its item's scorer is not `exact`; raises a `ReGapError` or `ValueError` where
-            it has none.
+        score: of an answer where its item's scorer is not `exact`; raises a `ReGapError` or `ValueError`
+            where it has none.
     """
 
     name: str

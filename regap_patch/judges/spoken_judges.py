@@ -176,8 +176,13 @@ class LlamaGuardJudge(_SpokenJudge):
 
     def _judges(self, role: str) -> bool:
         """The template shows the answer and, outside of the talk itself, names the role."""
+        from jinja2 import TemplateError
+
         asked, said = "probe of the question", "probe of the answer"
-        before, _, rest = self.prompt(asked, said).partition(asked)
+        try:
+            before, _, rest = self.prompt(asked, said).partition(asked)
+        except TemplateError:
+            return False
         _, there, after = rest.partition(said)
         return bool(there) and role in before + after and "'type'" not in before + rest
 
