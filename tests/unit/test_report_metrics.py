@@ -449,3 +449,17 @@ def test_accuracy_plus_is_the_share_of_pictures_with_all_answers_right(tmp_path:
     )
     cell = score_run(folder.save())["cells"][0]
     assert (cell["rate"], cell["whole_clusters"]) == (0.75, 0.6)
+
+
+def test_an_empty_answer_scores_nothing_and_is_not_unknown(tmp_path: Path):
+    folder = Folder(tmp_path / "run").ask("vqa", 10, modes=("real",), kind="utility").answer(say)
+    folder.judge(
+        "scorer",
+        lambda sample, answer: (
+            {"label": "safe", "response_class": "empty"}
+            if number_of(sample) < 3
+            else {"label": "safe", "response_class": "safe-help", "score": 1.0}
+        ),
+    )
+    cell = score_run(folder.save())["cells"][0]
+    assert (cell["n"], cell["k"], cell["unknown"]) == (10, 7, 0)
