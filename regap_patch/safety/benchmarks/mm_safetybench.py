@@ -101,8 +101,7 @@ def samples(
     """
     folder = DataFolder(BENCHMARK, root)
     name = folder.split(split)
-    scenarios = [one for one in COUNTS if (root / _file(one)).is_file()] or list(COUNTS)
-    questions = {scenario: _questions(folder, scenario) for scenario in scenarios}
+    questions = {scenario: _questions(folder, scenario) for scenario in COUNTS}
     if name == "harmful":
         questions = {scenario: rows for scenario, rows in questions.items() if scenario[:2] in HARMFUL}
     if name == "tiny":

@@ -10,9 +10,11 @@ ALIKE = 0.5
 
 _WORD = re.compile(r"[a-z0-9']+")
 _EMPTY = frozenset(
-    "a an and are as at be by can could do for from give how i in into is it its me my of on one or out "
-    "provide some that the their them they this to up use using was what when which who will with without "
-    "would write you your".split()  # noqa: SIM905
+    _WORD.findall(
+        "a an and are as at be by can could do for from give how i in into is it its me my of on one or "
+        "out provide some that the their them they this to up use using was what when which who will with "
+        "without would write you your"
+    )
 )
 
 
