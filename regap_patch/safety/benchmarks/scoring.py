@@ -15,7 +15,7 @@ from regap_patch.errors import BenchmarkError
 from regap_patch.records import Sample
 from regap_patch.safety.benchmarks.benchmark import Benchmark
 
-SCORED = ("mme", "pope", "scienceqa", "textvqa")
+SCORED = ("mme", "pope", "scienceqa", "textvqa", "world")
 """Adapters that are `Scored`."""
 
 
