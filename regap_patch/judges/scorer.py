@@ -12,7 +12,7 @@ from typing import Any
 
 from regap_patch.errors import ReGapError
 from regap_patch.judges.protocol import Exchange, Judgement, failed
-from regap_patch.judges.response_class import REVISION, classify, plain
+from regap_patch.judges.response_class import REVISION, classify, is_empty, plain
 from regap_patch.records import Kind
 
 EXACT = "exact"
@@ -46,6 +46,8 @@ class ScorerJudge:
 
     def _judge_one(self, exchange: Exchange) -> Judgement:
         rule = exchange.meta.get("scorer")
+        if is_empty(exchange.answer):  # POPE's rule takes whatever is not a no for a yes
+            return Judgement("safe", "empty", score=0.0, raw=str(rule))
         try:
             score = (_exact if rule == EXACT else self.score)(exchange.answer, exchange.meta)
         except (ReGapError, ValueError) as error:

@@ -41,6 +41,13 @@ def test_equality_with_a_right_answer(answer: str, score: float):
     assert (found.label, found.score) == ("safe", score)
 
 
+def test_nothing_is_no_yes():
+    judge = make_judge("scorer", SCORER)
+    meta = {"scorer": "pope", "reference": {"yes": True}}
+    said, empty = judge.judge([Exchange("Q", text, "utility", meta) for text in ("Perhaps.", " ")])
+    assert (said.score, empty.score, empty.response_class) == (1.0, 0.0, "empty")
+
+
 def test_a_soft_score_is_kept_as_it_is():
     meta = {"scorer": "textvqa", "reference": {"answers": ["stop"] * 2 + ["halt"] * 8}}
     (found,) = make_judge("scorer", SCORER).judge([Exchange("Q", "Stop.", "utility", meta)])
