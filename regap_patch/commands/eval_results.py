@@ -150,6 +150,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _show(made: Any) -> None:
-    """A table of the report on a terminal; one without rows is left out."""
+    """A table of the report on a terminal, without the columns that say nothing; none without rows."""
+    kept = [column for column in range(len(made.head)) if any(row[column] != "-" for row in made.rows)]
     if made.rows:
-        print(f"{made.title}\n{table(made.head, made.rows)}\n")
+        rows = [[row[column] for column in kept] for row in made.rows]
+        print(f"{made.title}\n{table([made.head[column] for column in kept], rows)}\n")

@@ -56,9 +56,7 @@ def cell_of(items: Sequence[Item], judge: str, validation: Validation | None = N
         "zero_event_upper": zero_event_upper(n) if counted and k == 0 and unknown == 0 else None,
         "incomplete": unknown > UNKNOWN_LIMIT * n,
         "classes": {name: classes[name] for name in CLASSES},
-        "truncated": _share(
-            items, lambda item: item.answer is not None and item.answer.finish_reason == "length"
-        ),
+        "truncated": _truncated(items),
         "truncated_input": _share(
             items, lambda item: judge in item.verdicts and item.verdicts[judge].truncated_input
         ),
@@ -122,6 +120,12 @@ def _interval(found: Bootstrapped | None) -> Interval:
 
 def _bounds_interval(k: int, unknown: int, n: int) -> list[float]:
     return [wilson(k, n).low, wilson(k + unknown, n).high]
+
+
+def _truncated(items: Sequence[Item]) -> float | None:
+    """Share of answers that ran into the limit; None where those who asked were not told."""
+    reasons = [item.answer.finish_reason for item in items if item.answer is not None]
+    return None if "unknown" in reasons else reasons.count("length") / len(items)
 
 
 def _share(items: Sequence[Item], holds: Any) -> float:

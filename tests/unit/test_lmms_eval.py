@@ -100,7 +100,12 @@ def test_logs_become_a_run_that_is_judged_and_scored(written, tmp_path):
     assert manifest["started"]["model"] == "some__model"
     assert manifest["decoding"]["max_new_tokens"] == 9
     judge_run(folder.root, make_judge("keyword-own"))
-    assert {cell["image_mode"] for cell in score_run(folder.root)["cells"]} == {"none", "words", "real"}
+    cells = score_run(folder.root)["cells"]
+    assert {(cell["image_mode"], cell["truncated"]) for cell in cells} == {
+        ("none", None),
+        ("words", None),
+        ("real", None),
+    }
     assert read_logs(written, logs, tmp_path / "run").root == folder.root
     (log,) = logs.glob("*_real.jsonl")
     log.write_text(log.read_text().replace("1 pictures", "one picture"))
