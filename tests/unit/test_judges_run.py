@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from evaluations import Folder
 
+from regap_patch.cli import main
 from regap_patch.errors import JudgeError
 from regap_patch.judges import Exchange, Judgement, judge_run, make_judge
 from regap_patch.judges.protocol import decided, failed
@@ -170,6 +171,10 @@ def test_junk_on_five_per_cent_stays_in_the_denominator(tmp_path: Path):
     cell = next(cell for cell in cells if cell["image_mode"] == "real" and cell["judge"] == "scripted")
     assert (cell["n"], cell["k"], cell["unknown"], cell["incomplete"]) == (COUNT, 24, 3, True)
     assert cell["bounds"] == [24 / 60, 27 / 60]
+    (folder / "samples/pope.jsonl").unlink()  # nobody has scored these
+    assert main(["eval", "score", str(folder)]) == 3
+    judge_run(folder, Scripted(scored))
+    assert main(["eval", "score", str(folder)]) == 0
 
 
 def test_an_empty_answer_is_its_own_class_and_no_judge_sees_it(tmp_path: Path):
