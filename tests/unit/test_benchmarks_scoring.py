@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from llava.eval import eval_mme, eval_pope
 from regap_patch.errors import BenchmarkError
 from regap_patch.records import Sample
 from regap_patch.safety.benchmarks import BENCHMARKS, adapter_of
-from regap_patch.safety.benchmarks.scoring import SCORED, score_text, scorer_of
+from regap_patch.safety.benchmarks.scoring import SCORED, known_numbers, score_text, scorer_of
 
 UTILITY = ("mme", "pope", "scienceqa", "textvqa")
 
@@ -102,3 +103,13 @@ def test_another_llava_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "llava.eval.eval_pope", None)
     with pytest.raises(BenchmarkError, match=r"llava.eval.eval_pope.says_yes, but the llava .* has none"):
         score_text("yes", {"scorer": "pope", "reference": {"yes": True}})
+
+
+def test_known_numbers_are_apart_by_benchmark_and_mode(tmp_path: Path):
+    every = items(tmp_path, "scienceqa")
+    blank = [dataclasses.replace(item, image_mode="blank") for item in every]
+    harm = dataclasses.replace(every[0], kind="harm", benchmark="figstep")
+    answered = [(item, "B") for item in every] + [(item, "A") for item in blank] + [(harm, "B")]
+    numbers = known_numbers(answered)
+    assert numbers.keys() == {"scienceqa"}
+    assert {mode: row["accuracy"] for mode, row in numbers["scienceqa"].items()} == {"real": 1, "blank": 0}

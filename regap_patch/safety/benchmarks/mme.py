@@ -39,7 +39,7 @@ PARSER = "llava.eval.eval_mme.says: yes or no in the first four characters; else
 BENCHMARK = Benchmark(
     name="mme",
     title="MME",
-    licence="research use; the pictures are given out by its authors on request",
+    licence="research use; on request",
     source="LLaVA's eval.zip, and github.com/BradyFU/Awesome-Multimodal-Large-Language-Models; "
     "arXiv:2306.13394",
     how_to_obtain=f"put {QUESTIONS} of LLaVA's eval.zip (MME), and {RELEASE}, which MME's authors give out, "

@@ -20,7 +20,7 @@ PARSER = "llava.eval.eval_pope.says_yes: yes, unless No, no or not is a word of 
 BENCHMARK = Benchmark(
     name="pope",
     title="POPE",
-    licence="MIT; the photographs are COCO's, each under its own Flickr licence",
+    licence="MIT; photographs: COCO's",
     source="LLaVA's eval.zip, and github.com/AoiDragon/POPE; arXiv:2305.10355",
     how_to_obtain=f"put {FILE} of LLaVA's eval.zip (pope), github.com/AoiDragon/POPE's output/coco as coco, "
     f"and the photographs of COCO {PICTURES} there",

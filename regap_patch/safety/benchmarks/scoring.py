@@ -7,7 +7,7 @@ the benchmark, `reference` is what the answer is held against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -63,6 +63,22 @@ def score_text(text: str, meta: Mapping[str, Any]) -> float:
             "An answer was to be scored, but its item has no scorer and reference in meta: ask a judge."
         )
     return scorer_of(meta["scorer"]).item_score(text, meta["reference"])
+
+
+def known_numbers(answered: Iterable[tuple[Sample, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Benchmark -> image mode -> the numbers that its users know, of (item, answer).
+
+    Items of judged benchmarks are passed over. Only answered items are in the numbers: say beside them how many
+    there were to answer.
+    """
+    parts: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
+    for item, text in answered:
+        if item.kind == "utility" and item.benchmark in SCORED:
+            parts.setdefault((item.benchmark, item.image_mode), []).append((item, text))
+    numbers: dict[str, dict[str, dict[str, float]]] = {}
+    for (benchmark, mode), pairs in sorted(parts.items()):
+        numbers.setdefault(benchmark, {})[mode] = scorer_of(benchmark).summary(pairs)
+    return numbers
 
 
 def from_llava(module: str, name: str) -> Any:

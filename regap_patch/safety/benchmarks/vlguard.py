@@ -24,7 +24,7 @@ SUBSETS: dict[str, tuple[bool, str, Kind]] = {
 BENCHMARK = Benchmark(
     name="vlguard",
     title="VLGuard, test set",
-    licence="gated: its terms are those that the hub asks you to accept",
+    licence="gated: the terms on the hub",
     source="huggingface.co/datasets/ys-zong/VLGuard; arXiv:2402.02207",
     how_to_obtain=f"ask for access to the hub's ys-zong/VLGuard, then put {FILE} and the unpacked "
     "test.zip there",

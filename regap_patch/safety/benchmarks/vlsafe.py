@@ -15,7 +15,7 @@ PICTURES = "train2017"
 BENCHMARK = Benchmark(
     name="vlsafe",
     title="VLSafe, examination set",
-    licence="none is stated for the text; the photographs are COCO's, each under its own Flickr licence",
+    licence="none stated; photographs: COCO's",
     source="huggingface.co/datasets/YangyiYY/LVLM_NLF; arXiv:2311.10081",
     how_to_obtain=f"put {FILE} of the hub's YangyiYY/LVLM_NLF there, and its photographs of COCO "
     f"train2017 into {PICTURES}",
