@@ -98,6 +98,8 @@ def tasks_of(arguments: argparse.Namespace) -> list[Any]:
         raise ConfigError(
             "Nothing is asked: name benchmarks with --tasks, or a choice of them with --profile."
         )
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ConfigError(f"--limit is {arguments.limit}: at least one item is asked.")
     modes = _image_modes(arguments.image_mode)
     made = []
     for name, folder in wanted.items():

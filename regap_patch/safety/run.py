@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import EvaluationError
-from regap_patch.records import Answer, answer_key, to_line
+from regap_patch.records import Answer, Sample, answer_key, to_line
 from regap_patch.safety.blocks import Block, Shard, answer_blocks, blocks_of, item_seed, merge
 from regap_patch.safety.folder import RunFolder, write_whole
 from regap_patch.safety.manifest import Settings, keyed_decoding, keyed_target, make_manifest, settle
@@ -88,14 +88,7 @@ def run_evaluation(
         raise EvaluationError("A benchmark was asked for twice in one run: name each once.")
     fingerprint = target.fingerprint()
     samples = {name: one.samples for name, one in asked.items()}
-    manifest = settle(folder.manifest, make_manifest(fingerprint, settings, samples, started or {}))
-    for name, rows in samples.items():
-        write_whole(folder.samples(name), "".join(map(to_line, rows)))
     every = [sample for rows in samples.values() for sample in rows]
-    by_target, by_decoding = keyed_target(manifest), keyed_decoding(manifest)
-    keys: dict[tuple[str, str], str] = {
-        (sample.uid, sample.image_mode): answer_key(sample, by_target, by_decoding) for sample in every
-    }
     blocks = blocks_of(every, settings.batch_size)
     mine = sum(len(block.samples) for block in blocks if block.number % shard.count == shard.index)
     done = 0
@@ -105,21 +98,43 @@ def run_evaluation(
         done += count
         watch("answers", done, mine)
 
-    with _held(folder, shard):
-        parity = check_parity(
-            folder, target, reference, every, lambda sample: _question(asked, sample), settings, shard
-        )
-        found = answer_blocks(
-            folder, blocks, keys, shard, lambda block: _answer(target, asked, block, keys, settings), advance
-        )
-    answers = merge(folder, every, keys)
+    with _on_disk(folder):
+        manifest = settle(folder.manifest, make_manifest(fingerprint, settings, samples, started or {}))
+        keys = _keys(manifest, every)
+        with _held(folder, shard):
+            for name, rows in samples.items():
+                write_whole(folder.samples(name), "".join(map(to_line, rows)))
+            parity = check_parity(
+                folder, target, reference, every, lambda sample: _question(asked, sample), settings, shard
+            )
+            found = answer_blocks(
+                folder, blocks, keys, shard, lambda one: _answer(target, asked, one, keys, settings), advance
+            )
+        answers = merge(folder, every, keys)
     errors = sum(answer.error is not None for answer in answers)
     truncated = sum(answer.finish_reason == "length" for answer in answers)
     missing = len(every) - len(answers) + errors
     return Summary(folder.root, len(every), found.answered, found.found, errors, missing, truncated, parity)
 
 
-def _question(asked: Mapping[str, Asked], sample: Any) -> Question:
+def _keys(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> dict[tuple[str, str], str]:
+    target, decoding = keyed_target(manifest), keyed_decoding(manifest)
+    return {(sample.uid, sample.image_mode): answer_key(sample, target, decoding) for sample in samples}
+
+
+@contextmanager
+def _on_disk(folder: RunFolder) -> Iterator[None]:
+    """What the disk refuses is a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"The run in {folder.root} cannot read or write {error.filename or 'its files'} "
+            f"({error.strerror or error}): make room or mend the rights there, and the same command goes on."
+        ) from error
+
+
+def _question(asked: Mapping[str, Asked], sample: Sample) -> Question:
     """A sample as a target gets it.
 
     Raises:

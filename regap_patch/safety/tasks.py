@@ -59,6 +59,8 @@ class Asked:
         items = sorted(
             task.adapter.samples(task.root, split=task.split, limit=task.limit), key=lambda item: item.uid
         )
+        if not items:
+            raise BenchmarkError(f"{self.name} was asked for, but there is no item of it in {task.root}.")
         self._pool = self._pictures(task, items)
         self._items = {item.uid: item for item in items}
         wanted: list[tuple[str, ImageMode]] = []

@@ -27,6 +27,7 @@ DESCRIBING = (
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "chat_template.json", "chat_template.jinja"),
 )
+INDEX = "*.index.json"
 CHUNK = 1 << 22
 SETTLED = 2.0  # seconds after which a file's time tells a change of it apart
 
@@ -103,15 +104,31 @@ def folder_of(path: str) -> Path:
         return folder
     if path.count("/") > 1 or path.startswith((".", "~", "/")):
         raise EvaluationError(f"The checkpoint {path} was asked for, but there is no such folder.")
-    try:
-        from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(path))
+    with contextlib.suppress(Exception):  # not in the cache: asked of the hub below
+        cached = Path(snapshot_download(path, local_files_only=True))
+        if _is_whole(cached):
+            return cached
+    try:
+        wanted = [*(f"*{end}" for end in WEIGHTS), *DESCRIBING, INDEX]
+        return Path(snapshot_download(path, allow_patterns=wanted))
     except Exception as error:  # of the hub's many: gated, no such name, offline and not in the cache
         raise EvaluationError(
             f"The checkpoint {path} was asked for, but it is no folder, and the hub does not give it "
             f"({type(error).__name__}): name a folder, or fetch it first."
         ) from error
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether weights are there, and every file that an index of theirs names."""
+    names = {path.name for path in folder.iterdir()}
+    wanted = {
+        name
+        for index in folder.glob(INDEX)
+        for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    }
+    return wanted <= names and any(name.endswith(WEIGHTS) for name in names)
 
 
 def _files(part: str, folder: Path) -> list[Path]:

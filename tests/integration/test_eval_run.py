@@ -116,6 +116,7 @@ def test_sigkill_anywhere_and_shards_give_the_same_bytes(checkpoint, data, tmp_p
     assert merged(tmp_path / "shards") == whole
 
 
+@pytest.mark.full
 def test_the_command_survives_a_kill(checkpoint, data, tmp_path):
     line = [sys.executable, "-m", "regap_patch.cli", "eval", "run", "--model", str(checkpoint)]
     line += ["--tasks", f"custom={data}", "--image_mode", "none,real", "--batch_size", "2", "--device", "cpu"]

@@ -272,7 +272,7 @@ def test_a_full_disk_is_a_sentence_and_the_rest_is_answered_later(task, tmp_path
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) > 6:
+        if len(calls) > 6:  # the first is of the samples
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
@@ -284,6 +284,21 @@ def test_a_full_disk_is_a_sentence_and_the_rest_is_answered_later(task, tmp_path
     monkeypatch.undo()
     run_evaluation(FakeTarget(), [task], folder, SETTINGS)
     assert merged(folder) == whole
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(task, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        EvaluationError, match=r"The run in .*file cannot read or write .*: make room or mend"
+    ):
+        run_evaluation(FakeTarget(), [task], tmp_path / "file", SETTINGS)
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(EvaluationError, match=r"cannot read or write its files \(No space left on device\)"):
+        run_evaluation(FakeTarget(), [task], tmp_path / "run", SETTINGS)
 
 
 def test_a_torn_line_in_the_middle_is_a_sentence(task, tmp_path):
@@ -375,6 +390,10 @@ def test_what_means_nothing_is_refused(task, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             wrong()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "items.jsonl").write_text("")
+    with pytest.raises(BenchmarkError, match="has no item of the split 'test'"):
+        run_evaluation(FakeTarget(), [Task(custom, tmp_path / "empty")], tmp_path / "run", SETTINGS)
     with pytest.raises(EvaluationError, match="asked for twice in one run"):
         run_evaluation(FakeTarget(), [task, task], tmp_path / "run", SETTINGS)
     with pytest.raises(

@@ -56,6 +56,8 @@ def test_flags_take_precedence(tmp_path):
     )
     text, seeing = tasks("--tasks", "xstest,mossbench", "--image_mode", "none,real")
     assert (text.image_modes, seeing.image_modes) == (("none",), ("none", "real"))
+    with pytest.raises(ConfigError, match="--limit is 0: at least one item is asked"):
+        tasks("--tasks", "xstest", "--limit", "0")
     with pytest.raises(ConfigError, match="Nothing is asked"):
         tasks()
     with pytest.raises(BenchmarkError, match="The benchmark 'blorp' was asked for, but there are"):
