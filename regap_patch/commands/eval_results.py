@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from regap_patch.commands.known_numbers import known_lines
 from regap_patch.commands.measuring import table
 from regap_patch.errors import ReportError
 
@@ -112,6 +113,9 @@ def _score(arguments: argparse.Namespace) -> int:
     ]
     for made in (rates_table(every), utility_table(every), tax_table(every)):
         _show(made)
+    for run in arguments.runs:
+        for line in known_lines(run):
+            print(line)
     for metrics in every:
         for note in metrics["notes"]:
             print(f"{metrics['name']}: {note}")

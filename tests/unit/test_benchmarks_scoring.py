@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from benchmark_layouts import LAYOUTS, small
+from evaluations import Folder
 
 from llava.eval import eval_mme, eval_pope
+from regap_patch.cli import main
 from regap_patch.errors import BenchmarkError
 from regap_patch.records import Sample
 from regap_patch.safety.benchmarks import BENCHMARKS, adapter_of
@@ -108,8 +111,24 @@ def test_another_llava_is_a_sentence(monkeypatch: pytest.MonkeyPatch):
 def test_known_numbers_are_apart_by_benchmark_and_mode(tmp_path: Path):
     every = items(tmp_path, "scienceqa")
     blank = [dataclasses.replace(item, image_mode="blank") for item in every]
-    harm = dataclasses.replace(every[0], kind="harm", benchmark="figstep")
+    harm = dataclasses.replace(every[0], kind="harm", benchmark="figstep", meta={})
     answered = [(item, "B") for item in every] + [(item, "A") for item in blank] + [(harm, "B")]
     numbers = known_numbers(answered)
     assert numbers.keys() == {"scienceqa"}
     assert {mode: row["accuracy"] for mode, row in numbers["scienceqa"].items()} == {"real": 1, "blank": 0}
+
+
+def test_score_says_the_numbers_that_papers_quote(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = Folder(tmp_path / "run").ask("other", 4)
+    (tmp_path / "data").mkdir()
+    folder.samples += items(tmp_path / "data", "mme")
+    folder.answer(lambda item: item.meta.get("reference", {}).get("truth", "so"))
+    del folder.answers[-1]
+    run = folder.judge("one", lambda sample, answer: {"label": "safe", "score": 1.0}).save()
+    assert main(["eval", "score", str(run)]) in (0, 3)
+    said = next(line for line in capsys.readouterr().out.splitlines() if "mme, real" in line)
+    assert "55 of 56 answered: OCR 200, " in said
+    assert "perception 2000" in said
+    assert "cognition" not in said
+    row = json.loads((run / "utility.json").read_text())["rows"][0]
+    assert (row["answered"], row["asked"], row["numbers"]["perception"]) == (55, 56, 2000)

@@ -68,12 +68,12 @@ def score_text(text: str, meta: Mapping[str, Any]) -> float:
 def known_numbers(answered: Iterable[tuple[Sample, str]]) -> dict[str, dict[str, dict[str, float]]]:
     """Benchmark -> image mode -> the numbers that its users know, of (item, answer).
 
-    Items of judged benchmarks are passed over. Only answered items are in the numbers: say beside them how many
-    there were to answer.
+    Items of judged benchmarks are passed over. Only answered items are in the numbers: say beside them how
+    many there were to answer.
     """
     parts: dict[tuple[str, str], list[tuple[Sample, str]]] = {}
     for item, text in answered:
-        if item.kind == "utility" and item.benchmark in SCORED:
+        if item.meta.get("scorer") == item.benchmark:
             parts.setdefault((item.benchmark, item.image_mode), []).append((item, text))
     numbers: dict[str, dict[str, dict[str, float]]] = {}
     for (benchmark, mode), pairs in sorted(parts.items()):
