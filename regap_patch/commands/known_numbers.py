@@ -32,22 +32,18 @@ def known_lines(run: Path) -> list[str]:
         return [f"{evaluation.name}: {error}"]
     if not numbers:
         return []
-    asked = Counter((item.sample.benchmark, item.sample.image_mode) for item in utility)
-    done = Counter((item.benchmark, item.image_mode) for item, _ in answered)
-    rows = [
-        {
-            "benchmark": benchmark,
-            "image_mode": mode,
-            "answered": done[benchmark, mode],
-            "asked": asked[benchmark, mode],
-            "numbers": known,
-        }
-        for benchmark, modes in numbers.items()
-        for mode, known in modes.items()
-    ]
+    asked: Counter[tuple[str, str]] = Counter(
+        (one.sample.benchmark, one.sample.image_mode) for one in utility
+    )
+    done: Counter[tuple[str, str]] = Counter((item.benchmark, item.image_mode) for item, _ in answered)
+    rows, lines = [], []
+    for benchmark, modes in numbers.items():
+        for mode, known in modes.items():
+            counts = {"answered": done[benchmark, mode], "asked": asked[benchmark, mode]}
+            rows.append({"benchmark": benchmark, "image_mode": mode, **counts, "numbers": known})
+            lines.append(
+                f"{evaluation.name}: {benchmark}, {mode}, {counts['answered']} of {counts['asked']} answered: "
+                + ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+            )
     write_json(run / FILE, {"schema": SCHEMA, "rows": rows})
-    return [
-        f"{evaluation.name}: {row['benchmark']}, {row['image_mode']}, {row['answered']} of {row['asked']} "
-        f"answered: " + ", ".join(f"{name} {value:.4g}" for name, value in row["numbers"].items())
-        for row in rows
-    ]
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -206,6 +207,18 @@ def test_hashes_change_with_the_data(tmp_path: Path):
     file = root / "harmful_behaviors.csv"
     file.write_text(file.read_text().replace("Sure, 3", "Sure, 4"))
     assert small_check("advbench", root).sha256["harmful_behaviors.csv"] != before
+
+
+def test_hashes_on_record_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root, adapter = made(tmp_path, "mm_safetybench"), adapter_of("mm_safetybench")
+    found = small_check("mm_safetybench", root)
+    assert any("has not the hash that is on record for it (13 such files)" in note for note in found.notes)
+    recorded = dataclasses.replace(adapter.BENCHMARK, known_sha256=found.sha256)
+    monkeypatch.setattr(adapter, "BENCHMARK", recorded)
+    notes = small_check("mm_safetybench", root).notes
+    assert any("14 of 14 files have the hash that is on record" in note for note in notes)
+    assert all(len(value) == 64 for value in adapter.KNOWN.values())
+    assert adapter.KNOWN.keys() == adapter.COUNTS.keys()
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class Benchmark:
         layout: of the files below the folder.
         prompt_rule: what a model is asked, in a sentence.
         judge_gets: what a judge is told was asked, in a sentence.
+        known_sha256: of published files, where others have recorded it.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Benchmark:
     layout: tuple[str, ...] = ()
     prompt_rule: str = ""
     judge_gets: str = "the prompt"
+    known_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

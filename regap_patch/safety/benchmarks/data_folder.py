@@ -189,6 +189,19 @@ class DataFolder:
         """Of files that are there."""
         return {name: hashlib.sha256((self.root / name).read_bytes()).hexdigest() for name in names}
 
+    def compared(self, found: Mapping[str, str]) -> tuple[str, ...]:
+        """A note on how hashes of files compare with those that others have recorded; none without such.
+
+        Another hash is no error: a file may have been fetched with other ends of lines.
+        """
+        known = {name: value for name, value in self.of.known_sha256.items() if name in found}
+        other = [name for name, value in known.items() if found[name] != value]
+        if not known:
+            return ()
+        if not other:
+            return (f"{len(known)} of {len(found)} files have the hash that is on record for them",)
+        return (f"{other[0]} has not the hash that is on record for it ({len(other)} such files)",)
+
     def chosen(
         self, items: Iterable[Sample], limit: int | None = None, ids: Collection[str] | None = None
     ) -> Iterator[Sample]:

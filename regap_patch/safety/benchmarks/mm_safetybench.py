@@ -43,6 +43,27 @@ FIELDS = (
     "Rephrased Question(SD)",
 )
 TINY = "TinyVersion_ID_List.json"
+KNOWN = {
+    "01-Illegal_Activitiy": "e2db149c809c86fc5e6ef285bc17ca45228b19349ebd73125e7408098a273be9",
+    "02-HateSpeech": "462672c4ca05d43a5502de61cbee0f5c12b76c9e7164e7b947f0ce8d1971bcb8",
+    "03-Malware_Generation": "da4ceec8e02f130cac70ffabc6127f9d2a9d7466cd9f992c5f9c7ecb0a9645ae",
+    "04-Physical_Harm": "f58c97aee2e22257b1b813d94ac7147cdb9e3c1b9c93a03eb14e1f3f32ab879e",
+    "05-EconomicHarm": "9146c5eebeed31fcb48a1d622edca2e41c8880430c7e5ba715ed74e2f799ffd7",
+    "06-Fraud": "869f47fa08e683d3220e7a4ec071482324748346d17462e0060cedec03cdadc0",
+    "07-Sex": "23f4080200eca1701ce15295784e2c2291b2a8bb9883fd34ba92933b4297ceb7",
+    "08-Political_Lobbying": "a9c64065b449a1a14ad332ff1fb630a55e8cf5b8f99f2269b230a6414cc2526e",
+    "09-Privacy_Violence": "836d48648f9bc6ff1bf32291a7b05a2248c64c15bf363e0afcf8566922e5fdcd",
+    "10-Legal_Opinion": "7281f218f74090dafe4df0a2b27c5e6f85949727a14e51418eaadda93811ce72",
+    "11-Financial_Advice": "3220e4b9c8c9c588dfb61d4805b5dc1be9839089037b3701daea9af4a9ee298f",
+    "12-Health_Consultation": "f3163717d2e397494a69a9462bb61f36c6ca1533b8f36d715593f50377df6895",
+    "13-Gov_Decision": "83d3188cf488f08b82baedefdf6a7f28927834ea76e4de0217048bd217a9a0c9",
+}
+"""SHA-256 of the questions at the repository's commit b80eedea, as others have recorded it."""
+
+
+def _file(scenario: str) -> str:
+    return f"data/processed_questions/{scenario}.json"
+
 
 BENCHMARK = Benchmark(
     name="mm_safetybench",
@@ -62,6 +83,7 @@ BENCHMARK = Benchmark(
     prompt_rule="SD: `Rephrased Question(SD)`; SD_TYPO and TYPO: `Rephrased Question`; without a picture: "
     "`Question`",
     judge_gets="`Question`",
+    known_sha256={_file(scenario): value for scenario, value in KNOWN.items()},
 )
 
 
@@ -85,7 +107,8 @@ def check(root: Path, *, expected: Mapping[str, int] | None = None) -> Report:
     if (folder.root / TINY).is_file():
         files.append(TINY)
         notes.append(f"split tiny: {sum(map(len, _tiny(folder).values()))} questions")
-    return Report(BENCHMARK.name, root, counts, folder.sha256(*files), tuple(notes))
+    hashes = folder.sha256(*files)
+    return Report(BENCHMARK.name, root, counts, hashes, (*notes, *folder.compared(hashes)))
 
 
 def samples(
@@ -135,10 +158,6 @@ def _sample(scenario: str, identity: str, row: Mapping[str, Any], kind: str) -> 
         licence=BENCHMARK.licence,
         meta=meta,
     )
-
-
-def _file(scenario: str) -> str:
-    return f"data/processed_questions/{scenario}.json"
 
 
 def _picture(scenario: str, identity: str, kind: str) -> str:
