@@ -361,7 +361,7 @@ def test_parity_is_tried_once_and_said(task, tmp_path):
     assert len(found["flips"]) == 32
     sentence = parity_sentence(found)
     assert "32 of 32 items differ between batch 1 and 3 in float32" in sentence
-    assert found["flips"][0]["alone"] not in sentence
+    assert found["flips"][0] == {"uid": "custom/test/000", "image_mode": "noise", "same_characters": 12}
     assert json.loads((bad / "parity.json").read_text()) == found
     run_evaluation(FakeTarget(), [task], bad, SETTINGS, reference=reference)
     assert reference.asked == 64
