@@ -32,6 +32,7 @@ class Job:
         needs: names of jobs that must be done first.
         environment: variables on top of ours.
         steps: how many steps its progress bar counts to; 0 if it shows none.
+        key: says what the output is made from, wherever it lies; None for a hash of command, code and needs.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Job:
     needs: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     steps: int = 0
+    key: str | None = None
 
 
 class _Running:
@@ -92,7 +94,8 @@ class Board:
         self.keys: dict[str, str] = {}
         for job in jobs:  # a job stands after those that it needs
             content = [job.command, job.environment, digest, [self.keys[name] for name in job.needs]]
-            self.keys[job.name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            hashed = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            self.keys[job.name] = job.key or hashed
         for folder in ("logs", "stamps"):
             (root / folder).mkdir(parents=True, exist_ok=True)
 

@@ -119,10 +119,11 @@ def _arm_jobs(root: Path, size: Size, seed: int, arm: str) -> list[Job]:
     return [*jobs, Job(f"answers {arm}", ask, answers, needs=need)]
 
 
-def code_of() -> str:
-    """Hash of all code that a step may run."""
+def code_of(*rooms: str) -> str:
+    """Hash of the code that a step may run: llava, the scripts, and folders of ours (all by default)."""
     llava = Path(str(import_module("llava").__file__)).parent
-    return code_digest([llava, Path(__file__).parents[1], SCRIPTS.parent])
+    ours = Path(__file__).parents[1]
+    return code_digest([llava, *(ours / room for room in rooms or (".",)), SCRIPTS.parent])
 
 
 def check_clone() -> None:

@@ -123,6 +123,7 @@ def plan_models(size: ModelSize, seed: int, cache: Path) -> tuple[Models, list[J
             folders[name],
             needs=tuple(folders[need].name for need in needs[name]),
             steps=steps.get(name, 0),
+            key=keys[name],
         )
         for name, command in commands.items()
     ]

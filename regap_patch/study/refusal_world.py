@@ -21,6 +21,10 @@ from .quickstart import SCRIPTS, check_clone, code_of, module
 from .refusal_models import Models, ModelSize, cache_folder, make_models
 
 MANIFEST = "refusal_world.json"
+ROOMS = ("gap", "hosts", "patch", "train", "study")  # what trains projectors and writes benchmarks
+
+
+LINKS = ("base", "aligned", "tower")  # in the folder, to the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +136,16 @@ def make_refusal_world(
     root, sizes = Path(output_path).resolve(), SIZES[size]
     at_once = parallel or min(2, os.cpu_count() or 1)
     models = make_models(sizes.models, seed, Path(cache_path or cache_folder()).resolve(), at_once)
+    root.mkdir(parents=True, exist_ok=True)
+    for name in LINKS:
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(getattr(models, name), target_is_directory=True)
     jobs = [
         *_data_jobs(root, sizes, models, seed),
         *(_text_job(root, name, getattr(models, name)) for name in ("base", "aligned")),
         *(_projector_job(root, sizes, models, seed, arm) for arm in ARMS),
     ]
-    board = Board(root, jobs, code_of())
+    board = Board(root, jobs, code_of(*ROOMS))
     board.run(at_once)
     text = {name: json.loads((root / f"text-{name}.json").read_text()) for name in ("base", "aligned")}
     projectors = {arm: str(root / f"llava-pretrain-{arm}") for arm in ARMS}
@@ -152,7 +160,7 @@ def make_refusal_world(
     print(f"\nNow ask, for ARM in {' and '.join(ARMS)}:")
     print(
         f"  regap eval run --profile smoke --data_root {output_path} --output_path RUN-ARM --model llava "
-        f"--model_args pretrained={output_path}/llava-pretrain-ARM,base={models.aligned}"
+        f"--model_args pretrained={output_path}/llava-pretrain-ARM,base={output_path}/aligned"
     )
     return path
 

@@ -56,6 +56,17 @@ def test_a_change_starts_from_nothing_and_so_do_the_jobs_behind_it(tmp_path: Pat
     assert not (tmp_path / "two" / "stale").exists()
 
 
+def test_a_job_with_a_key_of_its_own_is_known_by_it_wherever_it_lies(tmp_path: Path):
+    first, moved = tmp_path / "first", tmp_path / "moved"
+    first.mkdir()
+    run(first, write(first / "one", "a", key="made from this"))
+    first.rename(moved)
+    run(moved, write(moved / "one", "another command", key="made from this"), digest="new")
+    assert lines(moved / "one") == ["a"]
+    run(moved, write(moved / "one", "b", key="made from that"))
+    assert lines(moved / "one") == ["b"]
+
+
 def test_an_interrupted_job_goes_on_where_it_was(tmp_path: Path):
     job = write(tmp_path / "one", "a")
     board = Board(tmp_path, [job], "code")
