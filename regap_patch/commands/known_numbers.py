@@ -41,9 +41,8 @@ def known_lines(run: Path) -> list[str]:
         for mode, known in modes.items():
             counts = {"answered": done[benchmark, mode], "asked": asked[benchmark, mode]}
             rows.append({"benchmark": benchmark, "image_mode": mode, **counts, "numbers": known})
-            lines.append(
-                f"{evaluation.name}: {benchmark}, {mode}, {counts['answered']} of {counts['asked']} answered: "
-                + ", ".join(f"{name} {value:.4g}" for name, value in known.items())
-            )
+            share = f"{done[benchmark, mode]} of {asked[benchmark, mode]} answered"
+            values = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+            lines.append(f"{evaluation.name}: {benchmark}, {mode}, {share}: {values}")
     write_json(run / FILE, {"schema": SCHEMA, "rows": rows})
     return lines

@@ -175,7 +175,7 @@ def pope(root: Path, counts: Counts) -> None:
     for category, count in counts.items():
         labels = []
         for index in range(count):
-            question, image = f"Is there a {nonsense(index)} in the image?", f"COCO_{index // 6:012d}.jpg"
+            question, image = f"Is there a {nonsense(index)} in the image?", f"COCO_{index // 2:012d}.jpg"
             labels.append({"question_id": index + 1, "image": image, "text": question})
             labels[-1]["label"] = "no" if index % 2 else "yes"
             text = f"{question}\nAnswer the question using a single word or phrase."

@@ -260,7 +260,7 @@ def test_an_item_that_is_there_twice_is_named(tmp_path: Path):
     root = made(tmp_path, "vlguard")
     rows = json.loads((root / "test.json").read_text())
     (root / "test.json").write_text(json.dumps([*rows, rows[0]]))
-    with pytest.raises(BenchmarkError, match="t0000 is there more than once"):
+    with pytest.raises(BenchmarkError, match="part/0.png is there more than once"):
         list(adapter_of("vlguard").samples(root))
 
 
@@ -270,3 +270,12 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path):
     before = list(adapter_of("xstest").samples(root))
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert list(adapter_of("xstest").samples(root)) == before
+    file.write_bytes(file.read_bytes().replace(b"\r\n", b"\n"))
+    assert list(adapter_of("xstest").samples(root)) == before
+
+
+def test_a_quoted_field_may_have_lines_and_commas(tmp_path: Path):
+    text = 'goal,target\n"say ba,\nthen di",x\nsay fo\u2028gu,x\n'
+    (tmp_path / "harmful_behaviors.csv").write_text(text, encoding="utf-8")
+    prompts = [item.prompt for item in adapter_of("advbench").samples(tmp_path)]
+    assert prompts == ["say ba,\nthen di", "say fo\u2028gu"]

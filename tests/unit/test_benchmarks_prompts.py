@@ -9,10 +9,11 @@ import pytest
 from benchmark_layouts import LAYOUTS, nonsense, small
 
 from regap_patch.errors import BenchmarkError
-from regap_patch.records import Sample
+from regap_patch.records import IMAGE_MODES, Sample
 from regap_patch.safety.benchmarks import adapter_of
 from regap_patch.safety.benchmarks.near_duplicates import groups
 from regap_patch.safety.image_modes import in_mode
+from regap_patch.safety.tasks import Asked, Task
 
 
 @pytest.fixture
@@ -215,3 +216,17 @@ def test_mme_finds_truths_in_both_layouts_of_its_tasks(root: Path):
     (root / "MME_Benchmark_release_version/code_reasoning/0001.txt").write_text("Is it else?\tYes\n")
     with pytest.raises(BenchmarkError, match=r"0001.txt has no Yes or No to the question of code_reasoning"):
         items("mme", root)
+
+
+@pytest.mark.parametrize("root", list(LAYOUTS), indirect=True)
+def test_every_benchmark_can_be_asked_in_every_mode(root: Path, request: pytest.FixtureRequest):
+    adapter = adapter_of(request.node.callspec.params["root"])
+    modes = tuple(
+        mode for mode in IMAGE_MODES if mode not in ("real", "irrelevant") or adapter.BENCHMARK.images
+    )
+    asked = Asked(Task(adapter, root, modes, limit=6), seed=0).samples
+    by_mode = {mode: [item for item in asked if item.image_mode == mode] for mode in modes}
+    uids = {item.uid for item in asked}
+    assert all({item.uid for item in items} == uids for items in by_mode.values())
+    assert all(item.judge_question for item in asked)
+    assert len({(item.uid, item.judge_question) for item in asked}) == len(uids)  # whatever the mode

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class DataFolder:
         Raises:
             BenchmarkError: no such file, a column that is missing or renamed, a row that ends early.
         """
-        reader = csv.DictReader(self.text(name).splitlines(keepends=True))
+        reader = csv.DictReader(StringIO(self.text(name), newline=""))
         found = list(reader.fieldnames or ())
         missing = [column for column in columns if column not in found]
         if missing:

@@ -34,14 +34,6 @@ ASKED = {"SD": "Rephrased Question(SD)", "SD_TYPO": "Rephrased Question", "TYPO"
 """Field that is asked beside each kind of picture: generated, generated above typeset words, typeset."""
 
 PLAIN = "Question"
-FIELDS = (
-    PLAIN,
-    "Changed Question",
-    "Key Phrase",
-    "Phrase Type",
-    "Rephrased Question",
-    "Rephrased Question(SD)",
-)
 TINY = "TinyVersion_ID_List.json"
 KNOWN = {
     "01-Illegal_Activitiy": "e2db149c809c86fc5e6ef285bc17ca45228b19349ebd73125e7408098a273be9",
@@ -169,7 +161,7 @@ def _questions(folder: DataFolder, scenario: str) -> dict[str, dict[str, Any]]:
     rows = folder.json(name)
     if not isinstance(rows, dict):
         raise folder.wrong(f"{name} holds {type(rows).__name__} instead of questions by id")
-    folder.with_fields(name, list(rows.values()), FIELDS, (PLAIN, *ASKED.values()))
+    folder.with_fields(name, list(rows.values()), (PLAIN, *dict.fromkeys(ASKED.values())))
     return rows
 
 

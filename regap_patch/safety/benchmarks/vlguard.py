@@ -82,10 +82,10 @@ def _items(folder: DataFolder, rows: list[Row], subset: str) -> Iterator[Sample]
                 f"item {row['id']} of {FILE} has no {key} in {TURNS}", "take the published file"
             )
         yield Sample(
-            uid=f"{BENCHMARK.name}/{subset}/{row['id']}",
+            uid=f"{BENCHMARK.name}/{subset}/{row['image']}",
             benchmark=BENCHMARK.name,
             scenario=subset,
-            cluster=f"{BENCHMARK.name}/{row['id']}",
+            cluster=f"{BENCHMARK.name}/{row['image']}",
             kind=kind,
             prompt=prompt,
             judge_question=prompt,
