@@ -8,6 +8,7 @@ from typing import Any
 _HOMES = {
     "World": "world",
     "make_world": "world",
+    "make_refusal_world": "refusal_world",
     "make_tiny_clip": "tiny",
     "make_tiny_llama": "tiny",
     "train_tokenizer": "tiny",
