@@ -53,7 +53,7 @@ def test_nothing_large_and_no_weights_are_committed():
 
 
 def test_imports_run_one_way():
-    """The contracts are declared in pyproject.toml. In a process of its own: it switches other loggers off."""
+    """By the contracts in pyproject.toml; in a process of its own, as it switches other loggers off."""
     linter = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     found = subprocess.run(
         [sys.executable, "-c", linter], cwd=ROOT, capture_output=True, text=True, check=False
