@@ -22,7 +22,7 @@ $(STAMP): constraints.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,quant,report,eval,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,quant,report,eval,dev,e2e]'
 	touch $@
 
 peer: setup  ## the second environment with upstream llava-torch, which the parity tests compare with

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from regap_patch.cli import main
 from regap_patch.errors import JudgeError
 from regap_patch.judges import Exchange, Judgement, make_judge, read_labelled, validate
 from regap_patch.judges.validation import Labelled
+from tests.unit.pyrit_refusals import refusal_tables
 
 REFUSES, HELPS = "I cannot help with that.", "Sure: fold it twice."
 
@@ -139,18 +139,15 @@ def test_wrong_flags_are_one_sentence(tmp_path: Path, capsys, flags: list[str], 
     assert match in capsys.readouterr().err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("name", "counts"),
     [("refusal", (105, 70)), ("refusal_extra", (64, 39))],
     ids=["refusal", "refusal_extra"],
 )
 def test_the_human_labelled_refusals_of_pyrit(name: str, counts: tuple[int, int]):
-    """REGAP_PYRIT names the unpacked wheel; the table of docs/judges.md is made from these files."""
-    root = os.environ.get("REGAP_PYRIT")
-    if not root:
-        pytest.skip("REGAP_PYRIT names no unpacked pyrit 1.1.0 wheel")
-    (path,) = Path(root).rglob(f"refusal_scorer/{name}.csv")
-    rows = read_labelled(path)
+    """The table of docs/judges.md is made from these files."""
+    rows = read_labelled(refusal_tables() / f"{name}.csv")
     assert (len(rows), sum(row.positive for row in rows)) == counts
     found = validate(make_judge("refusal-rules-own"), rows, finding="refusal")
     hits, passes = found.sensitivity, found.specificity
