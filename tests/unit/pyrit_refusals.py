@@ -1,4 +1,4 @@
-"""Refusals that people labelled: two tables in PyRIT's wheel, fetched once and kept outside the repository."""
+"""Refusals that people labelled: two tables in PyRIT's wheel, fetched once, kept outside the repository."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def test_an_item_that_is_there_twice_is_named(tmp_path: Path):
     root = made(tmp_path, "vlguard")
     rows = json.loads((root / "test.json").read_text())
     (root / "test.json").write_text(json.dumps([*rows, rows[0]]))
-    with pytest.raises(BenchmarkError, match="part/0.png is there more than once"):
+    with pytest.raises(BenchmarkError, match=r"part/0.png is there more than once"):
         list(adapter_of("vlguard").samples(root))
 
 
