@@ -128,13 +128,19 @@ def make_refusal_world(
         Path of `refusal_world.json`, which names everything.
 
     Raises:
-        StudyError: something is not installed, a step failed, or another process is at work in the cache.
+        StudyError: something is not installed, the folder holds something else, a step failed, or another
+            process is at work in the cache.
     """
     check_clone()
     if size not in SIZES:
         raise StudyError(f"A world of the size {size!r} was asked for, but there are {', '.join(SIZES)}.")
     root, sizes = Path(output_path).resolve(), SIZES[size]
     at_once = parallel or min(2, os.cpu_count() or 1)
+    if root.is_dir() and any(root.iterdir()) and not all((root / name).is_symlink() for name in LINKS):
+        raise StudyError(
+            f"A world that can refuse was to be made in {root}, but something else lies there: name a folder "
+            "that is new or empty."
+        )
     models = make_models(sizes.models, seed, Path(cache_path or cache_folder()).resolve(), at_once)
     root.mkdir(parents=True, exist_ok=True)
     for name in LINKS:
@@ -172,4 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache_path", type=Path, help="for models that other runs can reuse (the user's)")
     parser.add_argument("--parallel", type=int, help="steps at a time (2, if there are two cores)")
-    make_refusal_world(**vars(parser.parse_args()))
+    try:
+        make_refusal_world(**vars(parser.parse_args()))
+    except StudyError as error:
+        sys.exit(str(error))

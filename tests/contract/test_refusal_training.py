@@ -113,6 +113,13 @@ def test_two_processes_do_not_fill_one_cache(tmp_path: Path):
             make_models(ModelSize(), 0, tmp_path)
 
 
+def test_what_lies_in_a_folder_is_left_alone(tmp_path: Path):
+    (tmp_path / "world").mkdir()
+    with pytest.raises(StudyError, match="something else lies there"):
+        make_refusal_world(tmp_path, size="smoke", cache_path=tmp_path / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+
+
 def test_an_unknown_size_is_refused(tmp_path: Path):
     with pytest.raises(StudyError, match="'huge' was asked for"):
         make_refusal_world(tmp_path, size="huge")
