@@ -128,12 +128,18 @@ def read_sheet(path: str | Path, folder: str | Path) -> list[Labelled]:
             f"{file} was to be read as a labelling sheet, but that failed ({error})."
         ) from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    try:
+        rows, columns = list(reader), reader.fieldnames or ()
+    except csv.Error as error:
+        raise ReportError(
+            f"{file} is no CSV ({error}): save the sheet as CSV (UTF-8), with the columns as it had them."
+        ) from error
+    missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise ReportError(f"{file} lacks the column {missing[0]}: keep the columns as the sheet had them.")
     items = {item.answer.key: item for item in labelled_items(folder) if item.answer is not None}
     found: dict[tuple[str, str], Labelled] = {}
-    for number, row in enumerate(reader, 2):
+    for number, row in enumerate(rows, 2):
         labelled = _labelled(f"Row {number} of {file}", row, items, folder)
         if labelled is None:
             continue

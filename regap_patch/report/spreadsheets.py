@@ -12,7 +12,7 @@ from regap_patch.report.outcomes import CLASSES
 from regap_patch.report.redaction import Redaction
 from regap_patch.report.run_folder import Evaluation
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CELL = (
     *(
         "benchmark",
@@ -43,9 +43,12 @@ def armed(text: str) -> str:
 
 
 def to_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """One line a row; texts are disarmed."""
+    """One line a row, with the ends of RFC 4180; texts are disarmed.
+
+    Python's writer quotes the characters of its line end alone, and a bare carriage return begins a row too.
+    """
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow(head)
     writer.writerows([disarmed(value) if isinstance(value, str) else value for value in row] for row in rows)
     return file.getvalue()

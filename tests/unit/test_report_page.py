@@ -20,7 +20,7 @@ from regap_patch.records import Sample
 from regap_patch.report.browser import data_block
 from regap_patch.report.gaps import read_gap
 from regap_patch.report.run_folder import read_evaluation
-from regap_patch.report.spreadsheets import armed, disarmed
+from regap_patch.report.spreadsheets import armed, disarmed, to_csv
 from regap_patch.report.writing import write_report
 
 NASTY = "<script>alert(1)</script></script><img src=x onerror=alert(2)> & \u2028 =1+1"
@@ -171,6 +171,16 @@ def test_model_card_holds_tables_and_no_text_of_a_model(written: dict[str, str])
     assert "Date: 2026-11-22" in card
     for table in re.findall(r"(?:^\|.*\n)+", card, flags=re.MULTILINE):
         assert len({line.replace(r"\|", "").count("|") for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "\n=1", "a\r=1+1", "a\n=1", 'a","=1', "'=1"]
+)
+def test_no_text_makes_a_formula_or_a_row_of_a_csv(text: str):
+    _, row = csv.reader(io.StringIO(to_csv(("first", "second"), [("x", text)]), newline=""))
+    assert row == ["x", disarmed(text)]
+    assert not row[1].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert armed(row[1]) == text
 
 
 def test_metrics_csv_is_the_cells(written: dict[str, str]):

@@ -168,6 +168,16 @@ def test_two_people_have_a_kappa(tmp_path: Path):
     assert validate_judges(sheets[:1], run)["one"]["people"] is None
 
 
+def test_a_sheet_takes_whatever_a_model_said(tmp_path: Path):
+    said = ["two\rlines", "=1+1\r=1+1", 'a "quoted", text\n', "\n=1", "'=1"]
+    folder = Folder(tmp_path / "run").ask("toy", len(said), modes=("real",))
+    folder.answer(lambda sample: said[number_of(sample)]).judge("one", lambda *_: {"label": "unsafe"})
+    run = folder.save()
+    write_sheet(run, tmp_path / "sheet.csv")
+    filled = fill(tmp_path / "sheet.csv", dict.fromkeys(numbers(run), "safe"))
+    assert len(read_sheet(filled, run)) == len(said)
+
+
 def test_a_sheet_that_was_spoiled_is_refused(tmp_path: Path):
     run = judged(tmp_path / "run")
     write_sheet(run, tmp_path / "sheet.csv", size=20)
@@ -189,6 +199,9 @@ def test_a_sheet_that_was_spoiled_is_refused(tmp_path: Path):
     headless = tmp_path / "headless.csv"
     headless.write_text("key,label\n")
     cases.append((headless, "lacks the column question"))
+    endless = tmp_path / "endless.csv"
+    endless.write_text(f'{",".join(COLUMNS)}\n"{"x" * 200_000}')
+    cases.append((endless, "is no CSV"))
     for sheet, sentence in cases:
         with pytest.raises(ReportError, match=sentence):
             read_sheet(sheet, run)
