@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from regap_patch.errors import ReportError
-from regap_patch.report.proportions import LEVEL, Interval
+from regap_patch.report.proportions import LEVEL, Interval, wilson
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RESAMPLES = 10_000
+_SAME = 1e-12  # rates of two clusters that differ by rounding alone
 _DRAWN_AT_ONCE = 4_000_000  # counts, 8 bytes each
 
 Clusters = Sequence[tuple[float, float]]  # (sum of values, number of items) of each cluster
@@ -32,7 +33,7 @@ class Bootstrapped:
     """What resampling says about a rate.
 
     Attributes:
-        percentile: quantiles of the resampled rates.
+        percentile: quantiles of the resampled rates; where those do not vary, see `bootstrap`.
         bca: corrected for bias and acceleration (Efron 1987); None where the resamples do not vary, or where
             the rate is a mean over several strata.
         stderr: standard deviation of the resampled rates.
@@ -48,12 +49,22 @@ class Bootstrapped:
 
 
 def bootstrap(
-    strata: Sequence[Clusters], *, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL
+    strata: Sequence[Clusters],
+    *,
+    within: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
 ) -> Bootstrapped:
     """Interval of the mean over strata of (sum of values / number of items).
 
+    Where all clusters of each stratum say the same, so do all resamples, and their quantiles would claim
+    certainty. Then Wilson's interval of "none of so many clusters says otherwise" bounds the share of
+    clusters that may, and those may say anything within `within`.
+
     Args:
         strata: one for a plain (micro) rate, one a scenario for a macro rate; drawn within each.
+        within: the least and the largest value that an item can have.
         seed: of the draws.
         resamples: how many.
         level: of the intervals.
@@ -69,8 +80,10 @@ def bootstrap(
     drawn = np.mean([_resampled(_kinds(stratum), generator, resamples) for stratum in strata], axis=0)
     tail = (1 - level) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
-    bca = None
-    if len(strata) == 1:
+    varied, bca = any(map(_varies, strata)), None
+    if not varied:
+        low, high = np.mean([_unvaried(stratum, within, level) for stratum in strata], axis=0)
+    if len(strata) == 1 and varied:
         values, items = np.asarray(strata[0], dtype=float).T
         leave_one_out = _leave_one_out(values, items)
         if leave_one_out is not None:
@@ -82,6 +95,17 @@ def bootstrap(
         sum(len(stratum) for stratum in strata),
         resamples,
     )
+
+
+def _varies(clusters: Clusters) -> bool:
+    rates = [value / items for value, items in clusters if items]
+    return max(rates) - min(rates) > _SAME
+
+
+def _unvaried(clusters: Clusters, within: tuple[float, float], level: float) -> Interval:
+    rate = sum(value for value, _ in clusters) / sum(items for _, items in clusters)
+    others = wilson(0, len(clusters), level).high
+    return Interval(*((1 - others) * rate + others * end for end in within))
 
 
 def bca_interval(drawn: Floats, value: float, leave_one_out: Floats, level: float = LEVEL) -> Interval | None:

@@ -178,7 +178,7 @@ def _taxes(arms: Mapping[str, tuple[Sequence[Outcome], Sequence[Outcome]]]) -> I
         ]
         known = [(cluster, change) for cluster, change in changes if change is not None]
         if known:
-            found = bootstrap([clusters_of(known)])
+            found = bootstrap([clusters_of(known)], within=(-2.0, 2.0))
             interval = found.bca or found.percentile
             yield {
                 "image_mode": mode,

@@ -70,7 +70,7 @@ def _estimate(known: Sequence[tuple[Outcome, Outcome]], margin: float | None) ->
         (first.cluster, value[1] - value[0]) for (first, _), value in zip(known, values, strict=True)
     )
     counted = all(value in (0.0, 1.0) for pair in values for value in pair)
-    resampled = bootstrap([clusters]) if not counted or len(clusters) < n else None
+    resampled = bootstrap([clusters], within=(-1.0, 1.0)) if not counted or len(clusters) < n else None
     table = PairedTable.of((bool(first), bool(second)) for first, second in values) if counted else None
     if resampled is not None and (table is None or margin is not None):
         interval, method = resampled.bca or resampled.percentile, "cluster bootstrap"

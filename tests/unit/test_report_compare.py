@@ -15,6 +15,7 @@ from regap_patch.errors import ReportError
 from regap_patch.records import Sample
 from regap_patch.report.compare import compare_runs
 from regap_patch.report.paired import PairedTable, mcnemar, newcombe
+from regap_patch.report.proportions import wilson
 
 
 def say(sample: Sample) -> str:
@@ -59,6 +60,19 @@ def test_utility_is_kept_by_its_interval_not_by_a_test(tmp_path: Path):
     worse = compare_runs(tmp_path / "c", scored(tmp_path / "e", 1500, 40))["contrasts"][0]
     assert (worse["non_inferior"], worse["margin"]) == (False, 0.01)
     assert compare_runs(tmp_path / "c", tmp_path / "e", margin=0.05)["contrasts"][0]["non_inferior"] is True
+
+
+def test_few_clusters_without_a_difference_keep_nothing(tmp_path: Path):
+    def scored(path: Path) -> Path:
+        folder = Folder(path).ask(
+            "pope", 12, modes=("real",), kind="utility", cluster=lambda number: f"photograph {number // 6}"
+        )
+        folder.answer(say).judge("scorer", lambda sample, answer: {"label": "safe", "score": 1.0})
+        return folder.save()
+
+    (found,) = compare_runs(scored(tmp_path / "a"), scored(tmp_path / "b"))["contrasts"]
+    assert (found["difference"], found["method"], found["non_inferior"]) == (0.0, "cluster bootstrap", False)
+    assert found["low"] == -found["high"] == pytest.approx(-wilson(0, 2).high)
 
 
 def changed(field: str, value: object) -> Callable[[Folder], None]:

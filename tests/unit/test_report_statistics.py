@@ -188,8 +188,22 @@ def test_bootstrap_is_seeded_and_wider_where_clusters_agree():
     assert together == bootstrap([[(3.0, 3.0)] * 30 + [(0.0, 3.0)] * 70], seed=3)
     assert together.stderr == pytest.approx(math.sqrt(0.3 * 0.7 / 100), rel=0.04)
     assert apart.stderr == pytest.approx(math.sqrt(0.3 * 0.7 / 300), rel=0.04)
-    still = bootstrap([[(0.0, 1.0)] * 20])
-    assert (still.percentile, still.bca) == (Interval(0, 0), None)
+
+
+@pytest.mark.parametrize("rate", [0.0, 2 / 3, 1.0])
+def test_clusters_that_all_say_the_same_are_no_certainty(rate: float):
+    """At the ends it is Wilson's interval of as many independent items as there are clusters."""
+    for number in (1, 20):
+        found = bootstrap([[(3 * rate, 3.0)] * number])
+        assert found.bca is None
+        share = wilson(0, number).high
+        ends = (rate * (1 - share), rate * (1 - share) + share)
+        assert found.percentile == pytest.approx(ends, **EXACT)
+        assert found.percentile.low < rate or rate == 0.0
+    apart = bootstrap([[(0.0, 3.0)] * 20], within=(-1.0, 1.0)).percentile
+    assert apart == pytest.approx((-wilson(0, 20).high, wilson(0, 20).high), **EXACT)
+    macro = bootstrap([[(0.0, 1.0)] * 4, [(0.0, 2.0)] * 20]).percentile
+    assert macro == pytest.approx((0.0, (wilson(0, 4).high + wilson(0, 20).high) / 2), **EXACT)
 
 
 def test_bootstrap_of_a_macro_rate_draws_within_scenarios():
