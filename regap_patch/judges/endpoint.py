@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import threading
@@ -20,6 +21,7 @@ from regap_patch.records import Kind, Label, ResponseClass
 CLASSES = frozenset(get_args(ResponseClass)) - {"judge-error", "empty"}
 GIVE_UP_AFTER = 8  # rows in a row without a reply: the endpoint is dead, the rest waits for the next run
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
+_NO_REPLY = (ValueError, KeyError, IndexError, TypeError)  # a body of another shape
 
 
 class EndpointJudge:
@@ -51,7 +53,7 @@ class EndpointJudge:
         """
         if not url.startswith(("http://", "https://")):
             raise JudgeError(
-                f"{name} needs the address of an endpoint, found {url!r}: pass --endpoint http://..."
+                f"{name} needs the address of an endpoint, found {url!r}: pass --judge_endpoint http://..."
             )
         if "{question}" not in rubric or "{answer}" not in rubric:
             raise JudgeError(
@@ -87,7 +89,7 @@ class EndpointJudge:
             return failed(f"not asked: {self._url} gave no reply {GIVE_UP_AFTER} times in a row")
         try:
             said = self._ask(self._filled(exchange))
-        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        except (OSError, http.client.HTTPException, *_NO_REPLY) as error:
             with self._lock:
                 self._failures += 1
             return failed(f"{self._url}: {type(error).__name__}: {error}")
@@ -115,12 +117,13 @@ class EndpointJudge:
             try:
                 with urllib.request.urlopen(request, timeout=self._timeout) as reply:
                     said = json.load(reply)["choices"][0]["message"]["content"]
-                    return said if isinstance(said, str) else ""
+                    # Half of a surrogate pair fits in no file.
+                    return said.encode("utf-8", "replace").decode() if isinstance(said, str) else ""
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code not in _RETRIED or attempt == self._retries:
                     raise
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 if attempt == self._retries:
                     raise
             time.sleep(self._wait * 2**attempt)

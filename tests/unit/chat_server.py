@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Reply = tuple[int, Any]  # status and body; a body of bytes goes out as it is
+Reply = tuple[int, Any]  # status and body; bytes go out as they are, with status -1 as all that is sent
 
 
 @contextlib.contextmanager
@@ -25,6 +25,9 @@ def chat_server(reply: Callable[[dict[str, Any]], Reply]) -> Iterator[tuple[str,
             status, found = reply(body)
             if status == 0:
                 time.sleep(found)
+                return
+            if status == -1:
+                self.wfile.write(found)
                 return
             data = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(status)

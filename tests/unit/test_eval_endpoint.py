@@ -79,7 +79,10 @@ def test_a_server_that_recovers_is_asked_again():
         ((200, {"error": {}}), "KeyError", 3),
         ((200, []), "an object was expected, not list", 3),
         (said(["parts"]), "text was expected as content, not list", 3),
+        ((200, {"choices": [{"message": None}]}), "AttributeError", 3),
         ((0, 1.0), "no answer within 0.2 s", 3),
+        ((-1, b"no HTTP\r\n\r\n"), "BadStatusLine", 3),
+        ((-1, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"), "IncompleteRead", 3),
     ],
 )
 def test_what_is_no_answer_is_an_error_of_that_item(reply, error, tries):

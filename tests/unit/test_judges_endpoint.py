@@ -15,6 +15,7 @@ from regap_patch.errors import JudgeError
 from regap_patch.judges import Exchange, Resources, judge_run, make_judge, preset
 from regap_patch.judges.endpoint import GIVE_UP_AFTER, EndpointJudge
 from regap_patch.records import Verdict, read_lines
+from tests.unit.chat_server import chat_server
 
 RUBRIC = "Grade.\nQ: {question}\nA: {answer}\nSay {class}."
 
@@ -115,6 +116,29 @@ def test_what_fails_is_a_judge_error_that_says_why(serve, status: int, requests:
     assert (found.label, found.response_class) == ("unscored", "judge-error")
     assert (str(status) if status else "JSONDecodeError") in found.error
     assert len(server.bodies) == requests
+
+
+@pytest.mark.parametrize(
+    ("sent", "error"),
+    [
+        (b"no HTTP\r\n\r\n", "BadStatusLine"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "IncompleteRead"),
+    ],
+)
+def test_a_connection_that_breaks_is_a_judge_error(sent: bytes, error: str):
+    with chat_server(lambda body: (-1, sent)) as (url, seen):
+        (found,) = judge_at(url, retries=1).judge([Exchange("q", "a")])
+    assert (found.label, found.response_class) == ("unscored", "judge-error")
+    assert error in found.error
+    assert len(seen) == 2
+
+
+def test_half_a_character_in_a_reply_can_be_written(serve, tmp_path: Path):
+    server = serve(lambda number, body: (200, '\ud83d {"class": "refusal"}'))
+    folder = Folder(tmp_path / "run").ask("figstep", 1, modes=("none",)).answer(lambda sample: "fold").save()
+    assert judge_run(folder, judge_at(server.url)).labels == {"safe": 1}
+    (verdict,) = read_lines(folder / "verdicts/llm-own/figstep/none.jsonl", Verdict)
+    assert verdict.raw == '? {"class": "refusal"}'
 
 
 def test_a_reply_that_never_comes_is_a_judge_error(serve):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import time
@@ -21,6 +22,10 @@ REFUSED = (401, 403, 404)  # will not go better for another item
 SIGNS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp", b"GIF8": "gif", b"BM": "bmp"}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 MAX_AT_ONCE = 16
+NO_ANSWER = (  # a connection that breaks, and a body of another shape
+    *(OSError, http.client.HTTPException),
+    *(ValueError, KeyError, IndexError, TypeError, AttributeError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ class EndpointTarget:
                     break  # this item is what it does not take
             except TimeoutError:
                 wrong = f"no answer within {self.options.timeout:g} s"
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            except NO_ANSWER as error:
                 reason = getattr(error, "reason", error)
                 timed_out = isinstance(reason, TimeoutError)
                 wrong = (
