@@ -16,7 +16,7 @@ LIMIT="${LIMIT:-}"                      # the first so many items of each benchm
 DATA="${DATA:-playground/data/safety}"  # a folder for each benchmark
 OUTPUT_DIR="${OUTPUT_DIR:-playground/runs/safety}"
 JUDGES="${JUDGES:-llama-guard-3-8b,beaver-dam-7b,scorer}"
-JUDGE_FLAGS="${JUDGE_FLAGS:-}"          # of `regap eval judge`: --judge_model, --endpoint, ...
+JUDGE_FLAGS="${JUDGE_FLAGS:-}"          # of `regap eval judge`: --judge_model, --judge_endpoint, ...
 MAX_NEW_TOKENS="${MAX_NEW_TOKENS:-512}"
 SEED="${SEED:-0}"
 
