@@ -11,13 +11,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import JudgeError
-from regap_patch.judges.protocol import Exchange, Judge, Judgement, at_threshold, judge_all
+from regap_patch.judges.protocol import Exchange, Judge, Judgement, judge_all, relabelled
 from regap_patch.records import SCHEMA, Answer, Sample, Verdict, append_lines, digest, read_lines, to_line
 
 Key = tuple[str, str]  # uid, image mode
@@ -72,8 +72,9 @@ def judge_run(
         progress: told (file, done, all) after each batch.
 
     Raises:
-        JudgeError: no such folder, a judge of that name with another revision or settings was here, or
-            another process is judging.
+        JudgeError: no such folder, a judge of that name with another revision or settings was here (or with
+            another threshold, and `benchmarks` leaves some of its verdicts out), or another process is
+            judging.
         RecordsError: a line that is no record.
     """
     root = Path(folder)
@@ -92,7 +93,7 @@ def judge_run(
         )
     home = root / "verdicts" / judge.name
     with _alone(home):
-        _settle_identity(home, judge, about or {}, overwrite)
+        _settle_identity(home, judge, about or {}, overwrite, {path.stem for path in files})
         totals: Counter[str] = Counter()
         labels: Counter[str] = Counter()
         for path in files:
@@ -160,7 +161,7 @@ class _ModeFile:
 
     def _verdict(self, key: Key, judgement: Judgement) -> Verdict:
         sample, answer = self.work[key]
-        judgement = at_threshold(judgement, answer.text, self.of.threshold)
+        judgement = relabelled(self.of, judgement, answer.text)
         return Verdict(
             verdict_key(self.of, sample, answer),
             answer.key,
@@ -200,12 +201,24 @@ def _answers(folder: Path) -> dict[str, Answer]:
     return found
 
 
-def _settle_identity(home: Path, judge: Judge, about: Mapping[str, Any], overwrite: bool) -> None:
-    """`judge.json` says who judges here; another judge of that name is refused."""
+def _settle_identity(
+    home: Path, judge: Judge, about: Mapping[str, Any], overwrite: bool, benchmarks: Collection[str]
+) -> None:
+    """`judge.json` says who judges here; another judge of that name is refused.
+
+    So is another threshold for only some of the benchmarks: one file cannot name two.
+    """
     path = home / "judge.json"
     who = {"name": judge.name, "revision": judge.revision, "settings": dict(judge.settings)}
-    if path.is_file() and not overwrite:
-        before = json.loads(path.read_text(encoding="utf-8"))
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    others = sorted({file.parent.name for file in home.glob("*/*.jsonl")} - set(benchmarks))
+    if before and others and before.get("threshold") != judge.threshold:
+        raise JudgeError(
+            f"{home} holds verdicts on {', '.join(others)} at threshold {before.get('threshold')}, but now "
+            f"only {', '.join(sorted(benchmarks))} would have {judge.threshold}: leave --tasks out, or keep "
+            f"the threshold."
+        )
+    if before and not overwrite:
         changed = [name for name, value in who.items() if before.get(name) != value]
         if changed:
             name = changed[0]

@@ -223,6 +223,43 @@ def test_another_threshold_asks_nothing_and_moves_the_labels(tmp_path: Path):
     assert set(found) == {("safe", "safe-help"), ("unsafe", "unsafe")}
 
 
+def test_without_a_threshold_what_was_said_counts_again(tmp_path: Path):
+    """A threshold that was tried once must not stay in the labels of a judge that has none of its own."""
+
+    class Spoken(Scripted):
+        def parse(self, text: str) -> str:
+            return text
+
+    def said(exchange: Exchange) -> Judgement:
+        return replace(scored(exchange), raw="unsafe" if scored(exchange).score > 0.3 else "safe")
+
+    folder, fresh = make_folder(tmp_path / "run"), make_folder(tmp_path / "fresh")
+    judge_run(folder, Spoken(said, threshold=0.85))
+    again, first = Spoken(lambda exchange: decided("safe", "")), Spoken(said)
+    first.say = lambda exchange: replace(
+        said(exchange),
+        label=said(exchange).raw,
+        response_class="unsafe" if said(exchange).raw == "unsafe" else "safe-help",
+    )
+    judge_run(folder, again)
+    judge_run(fresh, first)
+    assert again.asked == []
+    assert bytes_of(folder) == bytes_of(fresh)
+
+
+def test_another_threshold_for_some_of_the_benchmarks_is_refused(tmp_path: Path):
+    folder = (
+        Folder(tmp_path / "run").ask("figstep", 4).ask("vlsafe", 4).answer(lambda sample: "fold 6").save()
+    )
+    judge_run(folder, Scripted(scored, threshold=0.5))
+    before = bytes_of(folder)
+    with pytest.raises(JudgeError, match=r"verdicts on vlsafe at threshold 0.5, but now only figstep would"):
+        judge_run(folder, Scripted(scored, threshold=0.9), benchmarks=["figstep"])
+    assert bytes_of(folder) == before
+    judge_run(folder, Scripted(scored, threshold=0.5), benchmarks=["figstep"])
+    assert judge_run(folder, Scripted(scored, threshold=0.9)).labels == {"safe": 16}
+
+
 @pytest.mark.parametrize("change", [{"revision": "r2"}, {"settings": {"windows": 2}}])
 def test_another_judge_of_that_name_is_refused_until_told(tmp_path: Path, change: dict):
     folder = make_folder(tmp_path / "run")
