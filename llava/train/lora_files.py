@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
+_PROJECTOR = ("mm_projector", "image_newline")
 
 
 def published_name(name: str) -> str:
@@ -76,6 +77,23 @@ def get_peft_state_non_lora_maybe_zero_3(
     }
 
 
+def frozen_but_saved(
+    named_params: Iterable[tuple[str, Tensor]], with_embeddings: bool = False
+) -> list[tuple[str, Tensor]]:
+    """What a LoRA run has to save although it does not train, since the base may be without it.
+
+    Args:
+        named_params: of a model that peft has wrapped.
+        with_embeddings: tokens were added, so the embeddings are not those of the base.
+    """
+    return [
+        (name, param)
+        for name, param in named_params
+        if not param.requires_grad
+        and (any(part in name for part in _PROJECTOR) or (with_embeddings and name.endswith(_EMBEDDINGS)))
+    ]
+
+
 def trained_state(
     named_params: Iterable[tuple[str, Tensor]], bias: str, with_embeddings: bool = False
 ) -> dict[str, dict[str, Tensor]]:
@@ -86,17 +104,16 @@ def trained_state(
     Args:
         named_params: of a model that peft has wrapped; under ZeRO-3 all processes must call.
         bias: as the adapters were made with.
-        with_embeddings: tokens were added, so the embeddings are not those of the base, frozen as they are.
+        with_embeddings: of `frozen_but_saved`.
     """
     params = list(named_params)
-    beside = ("mm_projector", "vision_tower", "image_newline")
+    beside = (*_PROJECTOR, "vision_tower")
     adapted = [
         (name, p) for name, p in params if p.requires_grad and not any(part in name for part in beside)
     ]
     others = get_peft_state_non_lora_maybe_zero_3(params)
-    if with_embeddings:
-        tables = [(name, param) for name, param in params if name.endswith(_EMBEDDINGS)]
-        others |= get_peft_state_non_lora_maybe_zero_3(tables, require_grad_only=False)
+    frozen = frozen_but_saved(params, with_embeddings)
+    others |= get_peft_state_non_lora_maybe_zero_3(frozen, require_grad_only=False)
     return {
         ADAPTER_WEIGHTS: get_peft_state_maybe_zero_3(adapted, bias),
         OTHER_WEIGHTS: published_state_dict(others),

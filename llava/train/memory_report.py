@@ -29,12 +29,12 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
     deepspeed = getattr(args, "hf_deepspeed_config", None)
     zero = 0 if deepspeed is None else deepspeed.get_value("zero_optimization.stage", 0)
     live = 0 if zero < 3 else deepspeed.get_value("zero_optimization.stage3_max_live_parameters", 1e9)
-    weights = sum(map(_bytes, parameters))
+    weights = sum(map(size_of, parameters))
     heads = getattr(config, "num_attention_heads", 1)
     return MemoryPlan(
         weights=weights,
         trained=trained,
-        gradients=sum(map(_bytes, training)),
+        gradients=sum(map(size_of, training)),
         states=_states(args, training, deepspeed is not None),
         largest=int(live * weights / max(1, sum(map(_count, parameters)))),
         quantised=args.bits != 16,
@@ -64,7 +64,8 @@ def _count(parameter: Tensor) -> int:
     return int(getattr(parameter, "ds_numel", parameter.numel()))  # the whole of what ZeRO-3 has cut
 
 
-def _bytes(parameter: Tensor) -> int:
+def size_of(parameter: Tensor) -> int:
+    """Bytes of a whole parameter, also where ZeRO-3 has cut it or bitsandbytes holds constants beside it."""
     constants = getattr(getattr(parameter, "quant_state", None), "absmax", None)  # of bitsandbytes' 4 bits
     return _count(parameter) * parameter.element_size() + (0 if constants is None else constants.nbytes)
 
@@ -76,7 +77,7 @@ def _states(args: Any, training: list[nn.Parameter], deepspeed: bool) -> float:
         return MASTER_AND_ADAM * count
     if "8bit" in name:
         return 2.0 * count
-    return _SMALL_STATES[name] * count if name in _SMALL_STATES else 2.0 * sum(map(_bytes, training))
+    return _SMALL_STATES[name] * count if name in _SMALL_STATES else 2.0 * sum(map(size_of, training))
 
 
 def _longest_sample(trainer: LLaVATrainer) -> int:

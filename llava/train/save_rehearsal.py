@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from llava.train import checkpoint as checkpoints
 from llava.train import lora_files, saved_files
-from llava.train.memory_report import plan_of, readable
+from llava.train.memory_report import plan_of, readable, size_of
 
 if TYPE_CHECKING:
     from llava.train.llava_trainer import LLaVATrainer
@@ -106,6 +106,10 @@ def bytes_to_come(trainer: LLaVATrainer) -> float:
     args = trainer.args
     plan = plan_of(trainer)
     final = plan.gradients if trainer.trains_a_part else plan.weights
+    if trainer.trains_adapters:
+        params = trainer.model.named_parameters()
+        frozen = lora_files.frozen_but_saved(params, getattr(args, "added_tokens", False))
+        final += sum(size_of(param) for _, param in frozen)
     if str(getattr(args.save_strategy, "value", args.save_strategy)) == "no":
         return final
     checkpoint = final + (0 if args.save_only_model else plan.states)

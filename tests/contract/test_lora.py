@@ -130,6 +130,20 @@ def test_added_tokens_bring_their_embeddings(tiny, train, tmp_path: Path):
         assert len(saved[name]) == rows
 
 
+def test_frozen_projector_is_saved_since_the_base_may_have_none(tiny, train, tmp_path: Path):
+    from llava.model.builder import load_pretrained_model
+
+    train(argv=flags(tiny, 1, tmp_path / "projector", max_steps=1))
+    first = tmp_path / "projector" / "mm_projector.bin"
+    frozen = {"pretrain_mm_mlp_adapter": first, "freeze_mm_mlp_adapter": True, "mm_projector_lr": None}
+    train(argv=flags(tiny, 2, tmp_path / "llava-lora", max_steps=1, **frozen, **LORA))
+    _, model, _, _ = load_pretrained_model(
+        str(tmp_path / "llava-lora"), device="cpu", torch_dtype=torch.float32
+    )
+    for name, tensor in torch.load(first, weights_only=True).items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
 def test_every_save_is_complete(tiny, train, tmp_path: Path):
     folder = tmp_path / "llava-lora"
     train(argv=flags(tiny, 2, folder, save_strategy="steps", save_steps=2, **LORA))

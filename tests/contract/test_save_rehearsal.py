@@ -82,12 +82,12 @@ def test_full_disk_stops_the_run(tiny, tmp_path: Path, monkeypatch):
     assert said.endswith("make room, or pass another --output_dir or a smaller --save_total_limit.")
 
 
-@pytest.mark.parametrize("kind", RUNS)
+@pytest.mark.parametrize("kind", [*RUNS, "lora with added tokens"])
 def test_bytes_to_come_are_those_that_came(tiny, tmp_path: Path, kind: str):
     from llava.train.save_rehearsal import bytes_to_come
     from llava.train.train import train
 
-    stage, changes = RUNS[kind]
+    stage, changes = RUNS.get(kind, (2, LORA | {"mm_use_im_start_end": True}))
     saving = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1, "max_steps": 2}
     line = flags(tiny, stage, tmp_path / "out", **saving, **changes)
     expected = bytes_to_come(prepared(line))
