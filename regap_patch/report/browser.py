@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from regap_patch.report.json_files import finite
 from regap_patch.report.redaction import Redaction, hides_answer, hides_prompt, shown
 from regap_patch.report.run_folder import Evaluation, Item
 
@@ -69,7 +70,7 @@ def data_block(runs: Sequence[Evaluation], redaction: Redaction, most: int = MOS
         chosen = set(uids[::step])
         kept = [row for row in rows if row["uid"] in chosen]
     content: Mapping[str, Any] = {"runs": len(runs), "all": len(rows), "rows": kept}
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(finite(content), ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -37,9 +37,7 @@ def write_text(path: Path, text: str) -> Path:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """As `write_text`; numbers that are none become null."""
-    return write_text(
-        path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    return write_text(path, json.dumps(finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(
@@ -61,11 +59,12 @@ def read_json(
     return found
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Plain JSON values with null in place of numbers that JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: finite(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -83,7 +83,7 @@ def rates_table(runs: Sequence[Metrics]) -> Table:
             _macro(cell),
             str(cell["unknown"]),
             NONE if cell["zero_event_upper"] is None else percent(cell["zero_event_upper"]),
-            NONE if cell["corrected"] is None else percent(cell["corrected"]["rate"]),
+            NONE if cell["corrected"] is None or cell["incomplete"] else percent(cell["corrected"]["rate"]),
             percent(cell["truncated"]),
             _parity(cell),
         )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 import subprocess
 import sys
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluations import Folder, number_of, unsafe_below
@@ -181,6 +183,29 @@ def test_no_text_makes_a_formula_or_a_row_of_a_csv(text: str):
     assert row == ["x", disarmed(text)]
     assert not row[1].startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert armed(row[1]) == text
+
+
+def test_scores_that_are_no_number_are_unknown_and_leave_the_page_readable(tmp_path: Path):
+    folder = Folder(tmp_path / "run").ask("toy", 100, modes=("real",)).answer(say)
+    folder.judge(
+        "one",
+        lambda sample, answer: {"label": "safe", "score": math.nan if number_of(sample) < 60 else 0.1},
+    )
+    validation = {"one": {"sensitivity": (50, 50), "specificity": (50, 50)}}
+    run = folder.save()
+    page = write_report([run], validation=validation)[0].read_text()
+    assert {row["verdicts"][0]["score"] for row in strict(Elements(page).scripts[0])["rows"]} == {None, 0.1}
+    cell = strict((run / "metrics.json").read_text())["cells"][0]
+    assert (cell["unknown"], cell["incomplete"]) == (60, True)
+    (row,) = re.findall(r"<tbody><tr>(.*?)</tr>", page)[:1]
+    texts = re.findall(r"<td[^>]*>(.*?)</td>", row)
+    assert "bounds 0.0 to 60.0" in texts
+    assert texts[13] == "-"  # no rate without the judge's errors either
+
+
+def strict(text: str) -> Any:
+    """As browsers read JSON: NaN is none."""
+    return json.loads(text, parse_constant=pytest.fail)
 
 
 def test_metrics_csv_is_the_cells(written: dict[str, str]):
