@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import ReportError
-from regap_patch.records import IMAGE_MODES
+from regap_patch.records import IMAGE_MODES, Sample
 from regap_patch.report.bootstrap import bootstrap
 from regap_patch.report.cells import bootstrap_fields
 from regap_patch.report.contrasts import MARGIN, contrast_of, with_holm
@@ -19,12 +19,14 @@ from regap_patch.report.run_folder import Evaluation, Item, read_evaluation
 
 SCHEMA = "regap.compare/1"
 _SAME = ("template", "template_text", "decoding", "seed")
-_OF_SAMPLES = {
-    "prompt": "prompts",
-    "judge_question": "questions to the judge",
-    "image_sha256": "pictures",
-    "kind": "kinds",
-    "scenario": "scenarios",
+_OF_SAMPLES: dict[str, Callable[[Sample], Any]] = {
+    "prompts": lambda sample: sample.prompt,
+    "questions to the judge": lambda sample: sample.judge_question,
+    "pictures": lambda sample: sample.image_sha256,
+    "texts in the picture's place": lambda sample: sample.meta.get("words"),
+    "kinds": lambda sample: sample.kind,
+    "scenarios": lambda sample: (sample.benchmark, sample.meta.get("block"), sample.scenario),
+    "clusters": lambda sample: sample.cluster,
 }
 
 
@@ -108,12 +110,8 @@ def check_comparable(first: Evaluation, second: Evaluation) -> None:
             f"{asked} {len(alone)} items are in one of them alone ({alone[0][0]} in mode {alone[0][1]} is "
             f"the first): {remedy}"
         )
-    for field, what in _OF_SAMPLES.items():
-        other_ones = [
-            key
-            for key, sample in samples[0].items()
-            if getattr(sample, field) != getattr(samples[1][key], field)
-        ]
+    for what, of in _OF_SAMPLES.items():
+        other_ones = [key for key, sample in samples[0].items() if of(sample) != of(samples[1][key])]
         if other_ones:
             raise ReportError(
                 f"{asked} {len(other_ones)} {what} differ ({other_ones[0][0]} in mode {other_ones[0][1]} is "

@@ -104,6 +104,9 @@ def shorter(folder: Folder) -> None:
         (changed("prompt", "another"), "1 prompts differ"),
         (changed("judge_question", "another"), "1 questions to the judge differ"),
         (changed("image_sha256", "0" * 64), "1 pictures differ"),
+        (changed("meta", {"words": "A cat."}), "1 texts in the picture's place differ"),
+        (changed("meta", {"block": "easy"}), "1 scenarios differ"),
+        (changed("cluster", "another"), "1 clusters differ"),
     ],
 )
 def test_what_differs_by_more_is_refused(tmp_path: Path, change: Callable[[Folder], None], sentence: str):
