@@ -50,18 +50,18 @@ def load_image(source: str) -> Image:
     """
     from PIL import Image as pil
 
-    if source.startswith(("http://", "https://")):
-        from urllib.request import urlopen
-
-        with urlopen(source, timeout=30) as response:
-            file: Any = BytesIO(response.read())
-    else:
-        file = source
     try:
+        if source.startswith(("http://", "https://")):
+            from urllib.request import urlopen
+
+            with urlopen(source, timeout=30) as response:
+                file: Any = BytesIO(response.read())
+        else:
+            file = source
         return pil.open(file).convert("RGB")
     except FileNotFoundError:
         raise FileNotFoundError(f"The picture '{source}' does not exist; check --image-file.") from None
-    except OSError as error:
+    except Exception as error:  # Pillow says by many types what is wrong with a file, SyntaxError among them
         raise ValueError(
             f"'{source}' cannot be read as a picture ({error}); pass a PNG or JPEG file."
         ) from error

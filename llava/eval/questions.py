@@ -125,7 +125,7 @@ def open_pictures(question: Question) -> list[Image]:
     """
     try:
         return [picture.open() for picture in question.pictures]
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of many types, as Pillow's are
         raise InputError(
             f"A picture of question {next(iter(question.key.values()))!r} cannot be opened: "
             f"{str(error).rstrip('.')}; the answers so far are kept, and the same command goes on there."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from zlib import crc32
 
 import pytest
 import torch
@@ -330,9 +331,14 @@ def test_one_question_from_the_command_line(llava_folder, tmp_path, capsys):
     assert capsys.readouterr().out == f"{front}\n{placed}\n"
     with pytest.raises(FileNotFoundError, match=r"The picture 'no.png' does not exist"):
         eval_model(parser().parse_args([*flags, "--image-file", "no.png", "--query", "?"]))
-    picture.write_text("words")
-    with pytest.raises(ValueError, match="cannot be read as a picture"):
-        eval_model(parser().parse_args([*flags, "--image-file", str(picture), "--query", "?"]))
+    whole = picture.read_bytes()
+    torn_chunk = whole.replace(b"IDAT", b"\xfd\xf2F9")  # Pillow calls it a SyntaxError
+    bomb = whole[:16] + bytes.fromhex("00100000" * 2) + whole[24:]
+    bomb = bomb[:29] + crc32(bomb[12:29]).to_bytes(4, "big") + bomb[33:]  # 2^40 pixels, it says
+    for damaged in (b"words", torn_chunk, bomb):
+        picture.write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot be read as a picture"):
+            eval_model(parser().parse_args([*flags, "--image-file", str(picture), "--query", "?"]))
 
 
 def test_a_talk_in_the_terminal(llava_folder, tmp_path, capsys, monkeypatch):
