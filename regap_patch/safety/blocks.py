@@ -16,7 +16,7 @@ from pathlib import Path
 
 from regap_patch.errors import ConfigError, EvaluationError
 from regap_patch.records import Answer, ImageMode, Sample, append_lines, read_lines, to_line
-from regap_patch.safety.folder import RunFolder, append_trace, write_whole
+from regap_patch.safety.folder import RunFolder, append_trace, held, write_whole
 
 GIVE_UP = 3  # blocks in a row of which not one item could be answered
 
@@ -177,25 +177,44 @@ def _write(folder: RunFolder, block: Block, shard: Shard, rows: Sequence[Answer]
 def _clean(
     folder: RunFolder, blocks: Sequence[Block], keys: Mapping[tuple[str, str], str], shard: Shard
 ) -> Collection[int]:
-    """Numbers of the blocks that are whole; of the others nothing is left in this shard's files."""
+    """Numbers of the blocks that are whole; of the others nothing is left in this shard's files.
+
+    Nor, where the run had another number of shards, is anything of the blocks that are now this shard's left
+    in files of shards that nobody works on: a server that is asked again may answer otherwise.
+    """
     known = set(keys.values())
     block_of = {
         keys[sample.uid, sample.image_mode]: block.number for block in blocks for sample in block.samples
     }
     there: Counter[int] = Counter()
-    cells = sorted({(block.benchmark, block.image_mode) for block in blocks})
-    for cell in cells:
-        every = (row for part in folder.parts(*cell) for row in _rows(part, known))
-        there.update(block_of[key] for key in {row.key for row in every if row.error is None})
+    parts = [
+        part
+        for cell in sorted({(block.benchmark, block.image_mode) for block in blocks})
+        for part in folder.parts(*cell)
+    ]
+    answered = {row.key for part in parts for row in _rows(part, known) if row.error is None}
+    there.update(block_of[key] for key in answered)
     whole = {block.number for block in blocks if there[block.number] == len(block.samples)}
-    for cell in cells:
-        part = folder.answers(*cell, shard.index)
-        if part.is_file():
-            rows = list(_rows(part, known))
-            kept = [row for row in rows if block_of[row.key] in whole]
-            if len(kept) < len(rows):
-                write_whole(part, "".join(map(to_line, kept)))
+    torn = {block.number for block in blocks} - whole
+    to_do = {number for number in torn if number % shard.count == shard.index}
+    for part in parts:
+        owner = part.stem.removeprefix("part-")
+        if owner == str(shard.index):
+            _leave_out(part, known, block_of, torn)
+        elif any(block_of[row.key] in to_do for row in _rows(part, known)):
+            with held(folder.lock(owner)) as free:
+                if free:
+                    _leave_out(part, known, block_of, to_do)
     return whole
+
+
+def _leave_out(
+    part: Path, known: Collection[str], block_of: Mapping[str, int], torn: Collection[int]
+) -> None:
+    rows = list(_rows(part, known))
+    kept = [row for row in rows if block_of[row.key] not in torn]
+    if len(kept) < len(rows):
+        write_whole(part, "".join(map(to_line, kept)))
 
 
 def _rows(part: Path, known: Collection[str]) -> Iterator[Answer]:

@@ -14,9 +14,11 @@ RUN/manifest.json                                       how answers are made; ne
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ class RunFolder:
         """How long it took."""
         return self.root / "trace" / benchmark / image_mode / f"part-{shard}.jsonl"
 
-    def lock(self, shard: int) -> Path:
+    def lock(self, shard: int | str) -> Path:
         """Held by the process that works on a shard."""
         return self.root / f".shard-{shard}.lock"
 
@@ -68,6 +70,18 @@ class RunFolder:
         """The answers of all shards as they lie there: see `blocks.merge` for one of each."""
         for part in self.parts(benchmark, image_mode):
             yield from read_lines(part, Answer)
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[bool]:
+    """Whether this process alone holds a lock from here on; a kill lets go of it."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except OSError:
+            free = False
+        yield free
 
 
 def write_whole(path: Path, text: str) -> None:

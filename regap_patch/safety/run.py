@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 from regap_patch.errors import EvaluationError
 from regap_patch.records import Answer, Sample, answer_key, to_line
 from regap_patch.safety.blocks import Block, Shard, answer_blocks, blocks_of, item_seed, merge
-from regap_patch.safety.folder import RunFolder, write_whole
+from regap_patch.safety.folder import RunFolder, held, write_whole
 from regap_patch.safety.manifest import Settings, keyed_decoding, keyed_target, make_manifest, settle
 from regap_patch.safety.parity import check_parity
 from regap_patch.safety.target import Question, Target
@@ -179,12 +178,10 @@ def _answer(
 @contextmanager
 def _held(folder: RunFolder, shard: Shard) -> Iterator[None]:
     """This process alone writes the files of a shard; a kill lets go of them."""
-    with folder.lock(shard.index).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+    with held(folder.lock(shard.index)) as free:
+        if not free:
             raise EvaluationError(
                 f"Shard {shard.index} of {folder.root} was to be worked on, but another process is at it: "
                 f"wait for that one, or give --output_path another folder."
-            ) from error
+            )
         yield

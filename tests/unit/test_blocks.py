@@ -150,6 +150,43 @@ def test_the_number_of_shards_may_change(task, tmp_path, whole):
     assert merged(folder) == whole
 
 
+def test_what_a_shard_left_torn_is_asked_anew_by_the_line_without_shards(task, tmp_path):
+    """Of a server, whose second answer may be another one than its first."""
+
+    class Server(FakeTarget):
+        def __init__(self, name: str, fails: int = 0) -> None:
+            super().__init__(name)
+            self.name, self.calls, self.fails_at = name, 0, fails
+
+        def answer(self, questions, decoding, seeds):
+            self.calls += 1
+            replies = [Reply(f"{self.name} {self.calls}", 1, "stop") for _ in questions]
+            bad = self.calls == self.fails_at
+            return [Reply("", 0, "error", error="HTTP 500"), *replies[1:]] if bad else replies
+
+        def fingerprint(self):
+            return {"kind": "server"}
+
+    folder = tmp_path / "run"
+    for index, fails in ((0, 0), (1, 1)):
+        run_evaluation(Server("first", fails), [task], folder, SETTINGS, shard=Shard(index, 2))
+    with RunFolder(folder).lock(1).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = [path.read_bytes() for path in parts(folder) if path.stem == "part-1"]
+        with pytest.raises(EvaluationError, match="otherwise than another part"):
+            run_evaluation(Server("late"), [task], folder, SETTINGS)
+        assert before == [path.read_bytes() for path in parts(folder) if path.stem == "part-1"], (
+            "another process may be writing them"
+        )
+    for path in parts(folder):  # as if that had not been tried
+        path.write_text("".join(line for line in path.open() if "late" not in line))
+    assert run_evaluation(Server("second"), [task], folder, SETTINGS).missing == 0
+    rows = [answer for part in parts(folder) for answer in read_lines(part, Answer)]
+    assert len(rows) == 40
+    assert sum(answer.text.startswith("second") for answer in rows) == 3
+    assert run_evaluation(Server("third"), [task], folder, SETTINGS).answered == 0
+
+
 def keys_in(folder: Path) -> set[str]:
     return {answer.key for part in parts(folder) for answer in read_lines(part, Answer)}
 
