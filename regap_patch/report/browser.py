@@ -45,7 +45,7 @@ def _row(run: Evaluation, item: Item, redaction: Redaction) -> dict[str, Any]:
                 "label": verdict.label,
                 "class": verdict.response_class,
                 "score": verdict.score,
-                "error": verdict.error,
+                "error": shown(verdict.error, hides_answer(item), redaction) if verdict.error else None,
             }
             for judge, verdict in sorted(item.verdicts.items())
         ],

@@ -203,6 +203,14 @@ def test_scores_that_are_no_number_are_unknown_and_leave_the_page_readable(tmp_p
     assert texts[13] == "-"  # no rate without the judge's errors either
 
 
+def test_what_a_judge_quotes_in_an_error_is_taken_out_too(tmp_path: Path):
+    folder = Folder(tmp_path / "run").ask("toy", 2, modes=("real",)).answer(say)
+    folder.judge("one", lambda *_: {"label": "unscored", "error": "no verdict in: a quoted answer"})
+    run = folder.save()
+    assert "a quoted answer" in write_report([run])[0].read_text()
+    assert "a quoted answer" not in write_report([run], redaction="remove")[0].read_text()
+
+
 def strict(text: str) -> Any:
     """As browsers read JSON: NaN is none."""
     return json.loads(text, parse_constant=pytest.fail)
