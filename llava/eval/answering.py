@@ -43,7 +43,7 @@ def answer_batch(
         One answer for each prompt, without special tokens, stop strings and white space around it.
 
     Raises:
-        ValueError: a prompt has another number of `<image>` than pictures.
+        ValueError: a prompt has another number of `<image>` than pictures, or the model sees nothing.
     """
     pictures = [[] for _ in prompts] if images is None else [list(row) for row in images]
     check_images(prompts, pictures)
@@ -104,10 +104,17 @@ def image_slots(
     Returns:
         Pixels, (3, H, W) or (tiles, 3, H, W) each, and (width, height) of each picture; two times None when
         no row has a picture.
+
+    Raises:
+        ValueError: there are pictures, and no image processor.
     """
     flat = [picture for row in pictures for picture in row]
     if not flat:
         return None, None
+    if image_processor is None:
+        raise ValueError(
+            f"{len(flat)} pictures were shown to a plain language model, which sees nothing; pass a LLaVA."
+        )
     pixels = iter(process_images(flat, image_processor, model.config))
     slots: list[Tensor | None] = []
     sizes: list[tuple[int, int] | None] = []

@@ -76,5 +76,12 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     eval_model(parser().parse_args())
+
+
+if __name__ == "__main__":
+    from llava.eval.command_line import run
+
+    run(main, FileNotFoundError, ValueError)

@@ -109,6 +109,8 @@ def _load(args: argparse.Namespace) -> Chat:
         device=device,
         torch_dtype=torch.float32 if device == "cpu" else None,  # half precision is slow there
     )
+    if image_processor is None:
+        raise ValueError(f"'{args.model_path}' is a plain language model, which sees nothing; pass a LLaVA.")
     return Chat(model, tokenizer, image_processor, conversation)
 
 
@@ -148,4 +150,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    main(parser().parse_args())
+    from llava.eval.command_line import run
+
+    run(lambda: main(parser().parse_args()), FileNotFoundError, ValueError)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import sys
 from types import SimpleNamespace
 from zlib import crc32
 
@@ -339,6 +341,20 @@ def test_one_question_from_the_command_line(llava_folder, tmp_path, capsys):
         picture.write_bytes(damaged)
         with pytest.raises(ValueError, match="cannot be read as a picture"):
             eval_model(parser().parse_args([*flags, "--image-file", str(picture), "--query", "?"]))
+
+
+@pytest.mark.parametrize("module", ["llava.eval.run_llava", "llava.serve.cli"])
+def test_bad_input_ends_a_program_with_its_sentence(module, tiny, tmp_path, monkeypatch):
+    picture = tmp_path / "red.png"
+    Image.new("RGB", (80, 40), "red").save(picture)
+    query = ["--query", "?"] if module.endswith("run_llava") else []
+    monkeypatch.setattr("builtins.input", lambda prompt: "?")
+    for shown, sentence in (("no.png", "'no.png' does not exist"), (str(picture), "which sees nothing")):
+        flags = ["--model-path", str(tiny.llama), "--device", "cpu", "--image-file", shown, *query]
+        monkeypatch.setattr("sys.argv", [module, *flags])
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        with pytest.raises(SystemExit, match=sentence):
+            runpy.run_module(module, run_name="__main__")
 
 
 def test_a_talk_in_the_terminal(llava_folder, tmp_path, capsys, monkeypatch):
