@@ -207,15 +207,20 @@ class DataCollatorForSupervisedDataset:
             "sample_ids": [item.get("id", "") for item in instances],
         }
         if "image" in instances[0]:
-            images = [image for item in instances for image in _as_list(item["image"])]
+            images = [
+                image for item, row in zip(instances, ids, strict=True) for image in _kept(item["image"], row)
+            ]
             batch["images"] = torch.stack(images) if len({image.shape for image in images}) == 1 else images
         if "image_size" in instances[0]:
-            batch["image_sizes"] = [size for item in instances for size in _as_list(item["image_size"])]
+            pairs = zip(instances, ids, strict=True)
+            batch["image_sizes"] = [size for item, row in pairs for size in _kept(item["image_size"], row)]
         return batch
 
 
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+def _kept(value: Any, ids: torch.Tensor) -> list[Any]:
+    """What belongs to the images whose `<image>` is left in a row that may have been cut; at least one."""
+    values = value if isinstance(value, list) else [value]
+    return values[: max(1, int((ids == IMAGE_TOKEN_INDEX).sum()))]
 
 
 def make_supervised_data_module(

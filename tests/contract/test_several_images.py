@@ -141,6 +141,19 @@ def test_a_batch_lists_all_images_in_order(bench: Bench):
     assert same["images"].shape == (2, 4, 3, 56, 56)
 
 
+def test_images_that_a_long_sample_speaks_of_too_late_are_left_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    item = bench.dataset(COMPARE)[0]
+    late = (item["input_ids"] == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist()
+    collate = DataCollatorForSupervisedDataset(bench.tokenizer)
+    for limit, kept in ((late[2] + 1, 3), (late[2], 2), (late[1], 1), (late[0], 1)):
+        monkeypatch.setattr(bench.tokenizer, "model_max_length", limit)
+        batch = collate([item, item])  # a row without any `<image>` has one all the same
+        assert batch["image_sizes"] == [SIZES[name] for name in ("square", "wide", "tall")[:kept]] * 2
+        assert len(batch["images"]) == 2 * kept
+
+
 def test_whole_images_are_one_tensor_however_many_a_sample_has(bench: Bench):
     dataset = bench.dataset(COMPARE, sample("who", "me"), aspect="pad")
     batch = DataCollatorForSupervisedDataset(bench.tokenizer)([dataset[0], dataset[1]])
