@@ -28,7 +28,9 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
     trained = sum(map(_count, training))
     deepspeed = getattr(args, "hf_deepspeed_config", None)
     zero = 0 if deepspeed is None else deepspeed.get_value("zero_optimization.stage", 0)
-    live = 0 if zero < 3 else deepspeed.get_value("zero_optimization.stage3_max_live_parameters", 1e9)
+    live = 1e9  # DeepSpeed's default, and what ZeRO-3 would hold if it is a remedy
+    if deepspeed is not None:
+        live = deepspeed.get_value("zero_optimization.stage3_max_live_parameters", live)
     weights = sum(map(size_of, parameters))
     heads = getattr(config, "num_attention_heads", 1)
     return MemoryPlan(

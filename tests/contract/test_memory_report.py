@@ -79,3 +79,12 @@ def test_too_little_memory_comes_with_what_to_change(tiny, tmp_path: Path):
         said = describe(plan, int(1.11 * memory_shares(room).total))
         assert said.endswith(f"That is too tight: pass {'; '.join(changes)}.")
     assert "more devices or a smaller model" in describe(plan, 1000)
+
+
+def test_zero_3_as_a_remedy_still_gathers_weights(tiny, tmp_path: Path):
+    from llava.train.memory_estimate import memory_shares, remedies
+    from llava.train.memory_report import plan_of
+
+    plan = replace(plan_of(prepared(flags(tiny, 2, tmp_path, max_steps=1))), processes=4)
+    cut = next(changed for change, changed in remedies(plan) if "zero3" in change)
+    assert memory_shares(cut).weights == plan.weights  # so few fit among those that may be whole
