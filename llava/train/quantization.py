@@ -90,21 +90,25 @@ def prepare(model: nn.Module) -> None:
 
 
 def settle_dtypes(model: nn.Module, training_args: TrainingArguments) -> None:
-    """Give the parts that are not quantised their dtypes: those of upstream.
+    """Give the parts that are not quantised their dtypes.
 
-    The projector computes in the dtype of the run. With `--bf16` so do the adapters and the embeddings, input
-    and output, while norms stay float32. The tower has its dtype already.
+    With `--bf16` projector, adapters and embeddings, input and output, are kept in it, as upstream's, while
+    norms stay float32. Else all is float32: with `--fp16` autocast computes in it, and gradients in it could
+    not be unscaled. The tower has its dtype already.
 
     Args:
         model: that peft has wrapped.
-        training_args: `bits`, `bf16`, `fp16`.
+        training_args: `bits`, `bf16`.
     """
+    import torch
+
     if training_args.bits == 16:
         return
+    dtype = torch.bfloat16 if training_args.bf16 else torch.float32
     for name, parameter in model.named_parameters():
         beside = "mm_projector" in name or name.endswith("image_newline")
         if beside or (training_args.bf16 and _in_bf16(name)):
-            parameter.data = parameter.data.to(training_args.run_dtype)
+            parameter.data = parameter.data.to(dtype)
 
 
 def _in_bf16(name: str) -> bool:

@@ -181,6 +181,24 @@ def test_run_in_bf16_and_few_bits_has_upstreams_dtypes(tiny, tmp_path: Path):
         assert param.dtype == expected[kind], name
 
 
+def test_what_trains_in_fp16_and_few_bits_has_gradients_that_can_be_unscaled(tiny, tmp_path: Path):
+    pytest.importorskip("bitsandbytes")
+    from types import SimpleNamespace
+
+    from llava.train.quantization import settle_dtypes
+
+    model = prepared(flags(tiny, 2, tmp_path, bits=4, **LORA)).model
+    args = SimpleNamespace(bits=4, bf16=False, fp16=True, run_dtype=torch.float16)  # no CPU runs --fp16
+    settle_dtypes(model, args)
+    trains = [param for param in model.parameters() if param.requires_grad]
+    for param in trains:
+        param.grad = torch.ones_like(param)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(torch.ones(()))
+    scaler.unscale_(torch.optim.SGD(trains, lr=0.0))
+    assert all((param.grad == 0.5).all() for param in trains)
+
+
 def test_activation_checkpointing_changes_no_number(tiny, train, tmp_path: Path):
     for name in ("plain", "checkpointed"):
         train(argv=flags(tiny, 2, tmp_path / name, gradient_checkpointing=name == "checkpointed", **LORA))
