@@ -124,14 +124,14 @@ def find_own_checkpoint(
 
     Raises:
         ForeignCheckpointError: the folder holds a checkpoint of another run.
-        FileNotFoundError: `--resume_from_checkpoint` names a folder that is not complete.
+        FileNotFoundError: `--resume_from_checkpoint` names a folder that is not there, or not complete.
     """
     from llava.train import checkpoint as checkpoints
 
     fingerprint = checkpoints.run_fingerprint(model_args, data_args, training_args)
     named = training_args.resume_from_checkpoint
-    if named is not None and Path(named).is_dir():
-        torn = checkpoints.what_is_torn(Path(named))
+    if named and named.lower() not in {"true", "false"}:  # which say what happens anyway
+        torn = checkpoints.what_is_torn(Path(named)) if Path(named).is_dir() else "there is no such folder"
         if torn is not None:
             raise FileNotFoundError(
                 f"--resume_from_checkpoint {named} is not a complete checkpoint ({torn}); without the flag, "

@@ -88,6 +88,8 @@ def test_folder_to_resume_from_must_be_complete(tiny, train, tmp_path: Path):
     torn.mkdir()
     with pytest.raises(FileNotFoundError, match="is not a complete checkpoint"):
         train(argv=flags(tiny, 1, tmp_path / "run", resume_from_checkpoint=torn))
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        train(argv=flags(tiny, 1, tmp_path / "run", resume_from_checkpoint=tmp_path / "checkpoint-4"))
 
 
 def test_seed_fixes_the_first_projector(tiny, train, tmp_path: Path):
