@@ -29,7 +29,7 @@ DESCRIBING = (
 )
 INDEX = "*.index.json"
 CHUNK = 1 << 22
-SETTLED = 2.0  # seconds after which a file's time tells a change of it apart
+SETTLED = 2.0  # seconds after which a file's times tell a change of it apart
 
 
 class Files:
@@ -54,17 +54,18 @@ class Files:
     def sha256(self) -> dict[str, str]:
         """Of every file, by part and name.
 
-        What was hashed once is known by path, size and time of change, so that a shard does not read 14 GB
-        again that another has read. Delete `regap/weights.json` in the user's cache to have all read again.
+        What was hashed once is known by path, size and times of change (`rsync -t` and `tar` set one of the
+        two back, never both), so that a shard does not read 14 GB again that another has read. Delete
+        `regap/weights.json` in the user's cache to have all read again.
         """
         self._seen = self._stamps()
         known = _read_cache()
         found, new = {}, {}
         for name, path in self.paths.items():
             state = path.stat()
-            stamp = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}"
+            stamp = f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}"
             found[name] = known.get(stamp) or _sha256(path)
-            if stamp not in known and time.time() - state.st_mtime > SETTLED:
+            if stamp not in known and time.time() - max(state.st_mtime, state.st_ctime) > SETTLED:
                 new[stamp] = found[name]
         if new:
             _write_cache({**_read_cache(), **new})
@@ -84,12 +85,12 @@ class Files:
                 f"done, and run the same command again."
             )
 
-    def _stamps(self) -> dict[str, tuple[int, int]]:
+    def _stamps(self) -> dict[str, tuple[int, int, int]]:
         stamps = {}
         for name, path in self.paths.items():
             with contextlib.suppress(OSError):
                 state = path.stat()
-                stamps[name] = (state.st_size, state.st_mtime_ns)
+                stamps[name] = (state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         return stamps
 
 

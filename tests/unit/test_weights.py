@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 
 import pytest
 
@@ -29,9 +30,10 @@ def folder(tmp_path, monkeypatch):
     return made
 
 
-def old(folder):
-    for path in folder.iterdir():
-        os.utime(path, (1e9, 1e9))
+@pytest.fixture
+def settled(monkeypatch):
+    """As if these files had been written long ago."""
+    monkeypatch.setattr(weights, "SETTLED", -1.0)
 
 
 def test_weights_and_what_describes_them(folder):
@@ -42,8 +44,7 @@ def test_weights_and_what_describes_them(folder):
     assert set(Files({"model": str(folder), "base": str(folder)}).sha256()) > set(found)
 
 
-def test_what_is_known_is_not_read_again(folder, monkeypatch):
-    old(folder)
+def test_what_is_known_is_not_read_again(folder, settled, monkeypatch):
     found = Files({"model": str(folder)}).sha256()
     monkeypatch.setattr(weights, "_sha256", lambda path: pytest.fail(f"{path} is read again"))
     assert Files({"model": str(folder)}).sha256() == found
@@ -60,8 +61,21 @@ def test_a_file_just_written_is_never_known(folder):
     assert {name for name in after if after[name] != before[name]} == {"model/model.safetensors"}
 
 
-def test_a_cache_that_is_torn_or_cannot_be_written(folder, tmp_path, monkeypatch):
-    old(folder)
+def test_weights_that_changed_under_their_old_time_are_other_weights(folder, settled):
+    """As `rsync -t`, `cp -p` and archives with one time for all files leave them."""
+    path = folder / "model.safetensors"
+    os.utime(path, (1e9, 1e9))
+    files = Files({"model": str(folder)})
+    before = files.sha256()
+    time.sleep(0.05)  # a tick of the file system's clock
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, (1e9, 1e9))
+    with pytest.raises(EvaluationError, match="changed while it was loaded"):
+        files.make_sure()
+    assert Files({"model": str(folder)}).sha256() != before
+
+
+def test_a_cache_that_is_torn_or_cannot_be_written(folder, settled, tmp_path, monkeypatch):
     cache = tmp_path / "cache" / "regap" / "weights.json"
     found = Files({"model": str(folder)}).sha256()
     assert len(json.loads(cache.read_text())) == 3
