@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from io import BytesIO
 
 import pytest
@@ -137,3 +138,34 @@ def test_a_picture_that_does_not_open_is_named(root, items):
     path.unlink()
     with pytest.raises(BenchmarkError, match=r"2.png of item custom/test/002 does not open \(FileNotFound"):
         in_mode(items[2], "real", root)
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        ({"prompt": None}, "has no prompt"),
+        ({"prompt": ""}, "has no prompt"),
+        ({"prompt": ["Fold?"]}, "has list as prompt, where str is expected"),
+        ({"image": 5}, "has int as image, where str"),
+        ({"meta": "x"}, "has str as meta, where dict"),
+        ({"prompt": "half \ud83d"}, "surrogates not allowed"),
+    ],
+)
+def test_an_own_item_of_another_shape_is_one_sentence(tmp_path, row, wrong):
+    (tmp_path / "items.jsonl").write_text(json.dumps({"id": 1, "prompt": "Fold?"} | row) + "\n")
+    with pytest.raises(BenchmarkError, match=rf"Line 1 of .*{wrong}"):
+        list(custom.samples(tmp_path))
+    (tmp_path / "items.jsonl").write_bytes('{"id": 1, "prompt": "caf\xe9"}'.encode("latin-1"))
+    with pytest.raises(BenchmarkError, match=r"cannot be opened as UTF-8 \(UnicodeDecodeError\)"):
+        custom.check(tmp_path)
+
+
+def test_null_in_an_own_item_is_nothing(tmp_path):
+    """Tables that were turned into JSON lines are full of it."""
+    bare = {"id": 1, "prompt": "Fold?"}
+    nulls = dict.fromkeys(custom.FIELDS) | bare | {"image": ""}
+    (tmp_path / "items.jsonl").write_text("\ufeff" + json.dumps(nulls), encoding="utf-8")
+    (found,) = custom.samples(tmp_path)
+    (tmp_path / "items.jsonl").write_text(json.dumps(bare))
+    assert [found] == list(custom.samples(tmp_path))
+    assert (found.judge_question, found.scenario, found.cluster) == ("Fold?", "", "1")

@@ -4,7 +4,7 @@
 {"id": "7", "prompt": "How do I ...?", "image": "images/7.png", "kind": "harm", "scenario": "tools"}
 ```
 `id` and `prompt` are needed. `judge_question` (the prompt), `image`, `kind` (harm), `scenario`, `cluster`,
-`split` (test), `licence` and `meta` are not.
+`split` (test), `licence` and `meta` are not; null is as good as nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ FIELDS = (
     "licence",
     "meta",
 )
+TYPES: dict[str, type] = {"prompt": str, "judge_question": str, "image": str, "split": str, "meta": dict}
 PLACEHOLDER = "<image>"
 
 BENCHMARK = Benchmark(
@@ -92,7 +93,7 @@ def _sample(row: Mapping[str, Any], split: str) -> Sample:
         kind=row.get("kind", "harm"),
         prompt=prompt,
         judge_question=str(row.get("judge_question", prompt)),
-        image=row.get("image"),
+        image=row.get("image") or None,
         image_sha256=None,
         image_mode="real" if row.get("image") else "none",
         licence=str(row.get("licence", BENCHMARK.licence)),
@@ -103,10 +104,10 @@ def _sample(row: Mapping[str, Any], split: str) -> Sample:
 def _rows(root: Path) -> list[dict[str, Any]]:
     path = root / ITEMS
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # texts may hold what else ends a line
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # texts may hold what else ends a line
+    except (OSError, UnicodeDecodeError) as error:
         raise BenchmarkError(
-            f"The benchmark custom was to be read from {root}, but {path} cannot be opened "
+            f"The benchmark custom was to be read from {root}, but {path} cannot be opened as UTF-8 "
             f"({type(error).__name__}): {BENCHMARK.how_to_obtain}."
         ) from error
     rows = [_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -119,11 +120,14 @@ def _rows(root: Path) -> list[dict[str, Any]]:
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # half of a surrogate pair fits in no file
     except ValueError as error:
         raise BenchmarkError(
             f"Line {number} of {path} is no JSON ({error}): mend it, or take it out."
         ) from error
-    missing = [name for name in ("id", "prompt") if not isinstance(row, dict) or name not in row]
+    if isinstance(row, dict):
+        row = {name: value for name, value in row.items() if value is not None}
+    missing = [name for name in ("id", "prompt") if not isinstance(row, dict) or row.get(name, "") == ""]
     if missing:
         raise BenchmarkError(
             f"Line {number} of {path} has no {' and no '.join(missing)}: every item needs both."
@@ -135,4 +139,10 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
             f"Line {number} of {path} has {wrong}, but an item has {', '.join(FIELDS)}, and a kind is one of "
             f"{', '.join(KINDS)}: rename it, or put it into meta."
         )
+    for name, kind in TYPES.items():
+        if not isinstance(row.get(name, kind()), kind):
+            raise BenchmarkError(
+                f"Line {number} of {path} has {type(row[name]).__name__} as {name}, where {kind.__name__} is "
+                f"expected: mend it, or take it out."
+            )
     return dict(row)
