@@ -15,7 +15,25 @@ from regap_patch.measure.pairs import Pair
 
 LLAVA, TRANSFORMERS = "llava", "huggingface"  # modules NAME_prompts load them
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-ENDS = 1 << 20  # of a weights file, bytes that its fingerprint reads at either end
+OF_TRAINING = ("optimizer", "scheduler", "rng_state", "training_args")  # beside weights, and none
+SHOWS = (  # what else decides which numbers a pair becomes
+    "config.json",
+    "adapter_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+# A fingerprint reads files up to WHOLE bytes whole, and PAGE bytes of every STRIDE of larger ones: where the
+# projector alone was trained, it lies in the middle of its file.
+WHOLE, PAGE, STRIDE = 64 << 20, 4 << 10, 1 << 20
 
 
 class Prompter(Protocol):
@@ -146,21 +164,41 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 over a checkpoint's config and weights; of large files over their size and both ends."""
+    """SHA-256 over a checkpoint's config, tokenizer and weights; of large files over a page of every MiB."""
     folder = Path(path)
     digest = hashlib.sha256()
     if not folder.is_dir():
         digest.update(f"{path}\0{read_config(path).get('_commit_hash')}".encode())
         return digest.hexdigest()
     for file in sorted(folder.iterdir()):
-        if file.suffix in WEIGHTS or file.name in ("config.json", "adapter_config.json"):
+        weights = file.suffix in WEIGHTS and not file.name.startswith(OF_TRAINING)
+        if weights or file.name in SHOWS:
             size = file.stat().st_size
             digest.update(f"{file.name}\0{size}\0".encode())
             with file.open("rb") as stream:
-                digest.update(stream.read(ENDS))
-                stream.seek(max(0, size - ENDS))
-                digest.update(stream.read())
+                if size <= WHOLE:
+                    digest.update(stream.read())
+                    continue
+                for start in (*range(0, size, STRIDE), size - PAGE):
+                    stream.seek(start)
+                    digest.update(stream.read(PAGE))
     return digest.hexdigest()
+
+
+def made_of(path: str, base: str | None = None) -> list[str]:
+    """The checkpoint, and the folders beside it that its model is loaded from: vision tower and base.
+
+    Args:
+        path: folder or hub name.
+        base: as `load_checkpoint`.
+    """
+    parts = [read_config(path).get("mm_vision_tower")]
+    adapter = Path(path) / "adapter_config.json"
+    if needs_base(path) and base is None and adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if needs_base(path):
+        parts.append(base)
+    return [path, *(part for part in parts if part and Path(part).is_dir())]
 
 
 def needs_base(path: str) -> bool:
@@ -169,6 +207,7 @@ def needs_base(path: str) -> bool:
     parts = {"mm_projector.bin", "adapter_config.json", "non_lora_trainables.bin"}
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     weights = {name for name in names if name.endswith((".safetensors", ".bin")) and "adapter" not in name}
+    weights = {name for name in weights if not name.startswith(OF_TRAINING)}
     return bool(names & parts) and not weights - parts
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import MeasureError, UnknownHostError
-from regap_patch.measure.checkpoints import Checkpoint, PreparedPairs, fingerprint, kind_of, load_checkpoint
+from regap_patch.measure.checkpoints import (
+    Checkpoint,
+    PreparedPairs,
+    fingerprint,
+    kind_of,
+    load_checkpoint,
+    made_of,
+)
 from regap_patch.measure.gap import measure_gap
 from regap_patch.measure.mir import MirSettings, Progress, measure_mir
 from regap_patch.measure.pairs import PairSet
@@ -130,7 +137,8 @@ def _each(
     files = output_files(seeing, output_path)
     for path, file in files.items():
         source = {name: part for name, part in chosen.provenance.items() if name != "names"}
-        key = key_of(schema, fingerprint(path), source, wanted)
+        model = [fingerprint(part) for part in made_of(path, options.base)]
+        key = key_of(schema, model, source, wanted)
         if is_done(file, key):
             say(f"{path}: done before, {file}")
             continue
@@ -187,17 +195,21 @@ def output_files(paths: Sequence[str], output_path: Path) -> dict[str, Path]:
                 f"--output_path a folder."
             )
         return {paths[0]: output_path}
-    names = {path: _name(path, 1) for path in paths}
-    twice = {name for name in names.values() if list(names.values()).count(name) > 1}
-    return {
-        path: output_path
-        / f"{_name(path, 2) if name in twice or name.startswith('checkpoint-') else name}.json"
-        for path, name in names.items()
-    }
+    parts = {path: _parts(path) for path in paths}
+    distinct = set(parts.values())
+    return {path: output_path / f"{_name(own, distinct - {own})}.json" for path, own in parts.items()}
 
 
-def _name(path: str, parts: int) -> str:
-    return "-".join(Path(path).resolve().parts[-parts:] if Path(path).exists() else path.split("/")[-parts:])
+def _parts(path: str) -> tuple[str, ...]:
+    folder = Path(path)
+    return folder.resolve().parts[1:] if folder.exists() else tuple(path.split("/"))
+
+
+def _name(own: tuple[str, ...], others: set[tuple[str, ...]]) -> str:
+    """As many of a path's last parts as no other ends in; of `checkpoint-N` always the run as well."""
+    least = 2 if own[-1].startswith("checkpoint-") else 1
+    unlike = (n for n in range(least, len(own)) if all(own[-n:] != other[-n:] for other in others))
+    return "-".join(own[-next(unlike, len(own)) :])
 
 
 def _data(

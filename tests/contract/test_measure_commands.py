@@ -14,7 +14,7 @@ from tiny_llava import make_model
 from regap_patch.cli import main
 from regap_patch.gap import combine, layer_term
 from regap_patch.measure.pairs import choose_pairs
-from regap_patch.measure.plan import SHAPES, plan
+from regap_patch.measure.plan import SHAPES, plan_mir
 from tests.contract.stored_states import hidden_states
 
 PAIRS = 6
@@ -156,6 +156,16 @@ def test_a_changed_checkpoint_is_measured_again(measure, runs: Path, tmp_path: P
     assert "done before" not in measure(models=[copy])[1]
 
 
+def test_a_projector_is_measured_again_when_its_base_changed(measure, tiny, tmp_path: Path):
+    base = shutil.copytree(tiny.llama, tmp_path / "base")
+    models = ["llava-pretrain"]
+    assert "done before" not in measure(models=models, model_base=base)[1]
+    assert "done before" in measure(models=models, model_base=base)[1]
+    config = read(base / "config.json")
+    (base / "config.json").write_text(json.dumps({**config, "note": "another"}))
+    assert "done before" not in measure(models=models, model_base=base)[1]
+
+
 def test_texts_are_cut_where_asked(measure, tmp_path: Path):
     measure(max_text_tokens=4)
     short = read(tmp_path / "out/llava-finetune.json")
@@ -257,6 +267,9 @@ def test_what_cannot_be_measured_is_one_sentence_and_leaves_nothing(
         (["llava-finetune"], {"texts": empty}, "was drawn, but it is empty"),
         (["llava-finetune"], {"pairs": 1000}, "1000 pairs were asked for, but"),
         (["llava-finetune"], {"pairs": "many"}, "--pairs='many' cannot be read"),
+        (["llava-finetune"], {"pairs": ","}, "--pairs=',' was asked for, but MIR takes at least 2 pairs"),
+        (["llava-finetune"], {"pairs": "1,6"}, "MIR takes at least 2 pairs"),
+        (["llava-finetune"], {"jackknife": 1}, "--jackknife=1 was asked for: give 2 groups or more, or 0"),
         (["llava-finetune"], {"template": "no_such"}, "The template 'no_such' was asked for, but LLaVA has"),
         ([tiny.llama], {}, "No known host fits"),
         (["logs"], {}, "no config.json can be read there"),
@@ -275,7 +288,7 @@ def test_what_cannot_be_measured_is_one_sentence_and_leaves_nothing(
 
 def test_the_plan_is_arithmetic(capsys):
     """By hand, for 7B: 100 pairs of 35 + 576 + 700 positions."""
-    found, shape = plan("7b"), SHAPES["7b"]
+    found, shape = plan_mir("7b"), SHAPES["7b"]
     assert shape.layer_parameters * 32 == 6_476_005_376  # LLaMA-7B without embeddings and norms
     positions, rows = 35 + 576 + 700, 100 * (576 + 700)
     linear = 2 * 6_476_005_376 * positions * 100
@@ -288,7 +301,7 @@ def test_the_plan_is_arithmetic(capsys):
     assert found.states == 100 * positions * 4096 * 2
     assert found.stored == 33 * found.states
     assert found.share == pytest.approx((68.5e12 + 6.6e12) / (1.788e15 + 0.037e15), rel=0.02)
-    assert plan("13b").layer * 40 == pytest.approx(2 * 12.69e9, rel=0.01)
+    assert plan_mir("13b").layer * 40 == pytest.approx(2 * 12.69e9, rel=0.01)
     assert main(["mir", "--plan", "7b"]) == 0
     said = capsys.readouterr().out
     page = Path(__file__).parents[2].joinpath("docs/measuring.md").read_text()

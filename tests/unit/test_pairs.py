@@ -11,6 +11,7 @@ from regap_patch.errors import MeasureError
 from regap_patch.measure import checkpoints
 from regap_patch.measure.checkpoints import needs_base
 from regap_patch.measure.pairs import choose_pairs
+from regap_patch.measure.runs import output_files
 from regap_patch.measure.sources import image_files, texts
 
 
@@ -162,6 +163,7 @@ def test_what_cannot_be_drawn_is_one_sentence(images: Path, tmp_path: Path):
             ["config.json", "adapter_config.json", "adapter_model.safetensors", "non_lora_trainables.bin"],
             True,
         ),
+        (["config.json", "adapter_model.safetensors", "adapter_config.json", "training_args.bin"], True),
         (["config.json", "model.safetensors"], False),
         (["config.json", "model-00001-of-00002.safetensors", "mm_projector.bin"], False),
         (["config.json", "pytorch_model.bin"], False),
@@ -173,14 +175,60 @@ def test_only_parts_of_a_model_need_a_base(files: list[str], expected: bool, tmp
     assert needs_base(str(tmp_path)) is expected
 
 
-def test_a_fingerprint_follows_config_weights_and_both_ends(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "ENDS", 4)
+def test_a_fingerprint_follows_config_tokenizer_and_weights(tmp_path: Path, monkeypatch):
+    for name, size in (("WHOLE", 12), ("PAGE", 2), ("STRIDE", 4)):
+        monkeypatch.setattr(checkpoints, name, size)
     (tmp_path / "config.json").write_text("{}")
     weights = tmp_path / "model.safetensors"
     seen = set()
-    for content in (b"head....tail", b"Head....tail", b"head....taiL", b"head.....tail"):
+    large = (
+        b"head....here....tail",
+        b"Head....here....tail",
+        b"head....There...tail",
+        b"head....here....taiL",
+    )
+    for content in (*large, b"head....here.....tail", b"head....tail", b"head..X.tail"):
         weights.write_bytes(content)
         seen.add(checkpoints.fingerprint(str(tmp_path)))
-    assert len(seen) == 4
-    (tmp_path / "trainer_state.json").write_text("{}")
+    assert len(seen) == 7
+    for beside_it in ("trainer_state.json", "optimizer.bin"):
+        (tmp_path / beside_it).write_text("{}")
     assert checkpoints.fingerprint(str(tmp_path)) in seen
+    (tmp_path / "tokenizer.model").write_text("other words")
+    assert checkpoints.fingerprint(str(tmp_path)) not in seen
+
+
+def test_a_projector_is_made_of_its_base_and_its_tower_too(tmp_path: Path):
+    stage_one, base, tower = (tmp_path / name for name in ("stage-one", "base", "tower"))
+    for folder in (stage_one, base, tower):
+        folder.mkdir()
+    (stage_one / "config.json").write_text(json.dumps({"mm_vision_tower": str(tower)}))
+    (stage_one / "mm_projector.bin").write_bytes(b"x")
+    assert checkpoints.made_of(str(stage_one), str(base)) == [str(stage_one), str(tower), str(base)]
+    (stage_one / "model.safetensors").write_bytes(b"x")
+    assert checkpoints.made_of(str(stage_one), str(base)) == [str(stage_one), str(tower)]
+    (stage_one / "model.safetensors").unlink()
+    (stage_one / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert checkpoints.made_of(str(stage_one)) == [str(stage_one), str(tower), str(base)]
+
+
+def test_no_two_checkpoints_share_a_file(tmp_path: Path):
+    folders = [tmp_path / name for name in ("off/llava/checkpoint-1", "on/llava/checkpoint-1", "on/final")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    files = output_files([*map(str, folders), "maker/model"], Path("out"))
+    names = [file.name for file in files.values()]
+    assert names == ["off-llava-checkpoint-1.json", "on-llava-checkpoint-1.json", "final.json", "model.json"]
+    same = output_files([str(folders[2]), f"{folders[2]}/"], Path("out"))
+    assert {file.name for file in same.values()} == {"final.json"}
+
+
+def test_a_json_may_name_images_from_the_root_of_the_disk(images: Path, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    found = [str(path.resolve()) for path in image_files(images)]
+    samples = [{"image": path, "conversations": [{"from": "gpt", "value": "words"}]} for path in found]
+    data = elsewhere / "data.json"
+    data.write_text(json.dumps(samples))
+    chosen = choose_pairs(data, data, count=2)
+    assert {str(path) for pair in chosen.pairs for path in pair.images} <= set(found)
