@@ -81,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _plan(arguments: argparse.Namespace) -> int:
     from regap_patch.measure.plan import plan_table
 
-    print(plan_table(arguments.plan, pairs=max(_numbers(arguments.pairs, "--pairs"))))
+    print(plan_table(arguments.plan, pairs=max(_sizes(arguments.pairs))))
     return 0
 
 
@@ -111,8 +111,10 @@ def _measure(arguments: argparse.Namespace) -> int:
     ]
     if missing:
         raise ConfigError(f"`regap mir` measures a model on images and texts: give {', '.join(missing)}.")
-    sizes = _numbers(arguments.pairs, "--pairs")
+    sizes = _sizes(arguments.pairs)
     layers = _numbers(arguments.project_layers, "--project_layers")
+    if arguments.jackknife is not None and (arguments.jackknife < 0 or arguments.jackknife == 1):
+        raise ConfigError(f"--jackknife={arguments.jackknife} was asked for: give 2 groups or more, or 0.")
     from regap_patch.measure.mir import MirSettings
     from regap_patch.measure.pairs import choose_pairs
     from regap_patch.measure.runs import mir_of_checkpoints
@@ -150,6 +152,13 @@ def _numbers(text: str, flag: str) -> list[int]:
         raise ConfigError(
             f"{flag}={text!r} cannot be read: whole numbers are expected, with commas between."
         ) from None
+
+
+def _sizes(text: str) -> list[int]:
+    sizes = _numbers(text, "--pairs")
+    if not sizes or min(sizes) < 2:
+        raise ConfigError(f"--pairs={text!r} was asked for, but MIR takes at least 2 pairs: give a number.")
+    return sizes
 
 
 def _print(files: Sequence[Path], layers: bool) -> None:

@@ -85,7 +85,7 @@ def choose_pairs(
     else:
         root = images if images.is_dir() else Path(image_folder or images.parent)
         files = image_files(images, root)
-        pictures = _draw(files, "image", count, seed, lambda path: str(path.relative_to(root)), images)
+        pictures = _draw(files, "image", count, seed, lambda path: _below(root, path), images)
         words = _draw(texts(texts_from), "text", count, seed, lambda text: text.name, texts_from)
         drawn = [((picture,), text) for picture, text in zip(pictures, words, strict=True)]
     for _, text in drawn:
@@ -114,6 +114,11 @@ def _draw(
         return hashlib.sha256(f"{seed}\0{kind}\0{called}".encode()).hexdigest(), called
 
     return sorted(items, key=rank)[:count]
+
+
+def _below(root: Path, path: Path) -> str:
+    """The path from the folder of images on; whole for one that a JSON names from the root of the disk."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def _provenance(
