@@ -16,7 +16,7 @@ _HOMES = {
     "choose_pairs": "pairs",
     "compare_mir": "compare",
     "load_checkpoint": "checkpoints",
-    "plan": "plan",
+    "plan_mir": "plan",
 }
 __all__ = list(_HOMES)
 

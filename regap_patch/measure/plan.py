@@ -79,7 +79,7 @@ class Plan:
         return (self.covariances + self.roots + self.errors) / (self.forward + self.tower)
 
 
-def plan(size: str, *, pairs: int = 100, text_tokens: int = 700, prompt_tokens: int = 35) -> Plan:
+def plan_mir(size: str, *, pairs: int = 100, text_tokens: int = 700, prompt_tokens: int = 35) -> Plan:
     """Count for a LLaVA v1.5 of this size.
 
     Args:
@@ -117,7 +117,7 @@ def plan(size: str, *, pairs: int = 100, text_tokens: int = 700, prompt_tokens: 
 
 def plan_table(size: str, *, pairs: int = 100, text_tokens: int = 700) -> str:
     """The plan as text."""
-    found = plan(size, pairs=pairs, text_tokens=text_tokens)
+    found = plan_mir(size, pairs=pairs, text_tokens=text_tokens)
     lines = [
         f"LLaVA-1.5-{size}, {pairs} pairs, texts of {text_tokens} tokens: {found.rows[0]} image rows, "
         f"{found.rows[1]} text rows a layer",
