@@ -24,7 +24,7 @@ def load_language_model(args: argparse.Namespace) -> Speaker:
     from llava.tokenization import text_to_ids
 
     try:
-        tokenizer, model, _, _ = load_pretrained_model(
+        tokenizer, model, image_processor, _ = load_pretrained_model(
             args.model_path, device=args.device, torch_dtype=getattr(torch, args.dtype)
         )
     except (ValueError, FileNotFoundError) as error:
@@ -37,8 +37,9 @@ def load_language_model(args: argparse.Namespace) -> Speaker:
             {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
         )
         output = model.generate(ids, attention_mask=mask, **sampling, **lengths)
-        # Of the prompt, generation repeats every id.
-        texts = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+        # Generation repeats every id of the prompt; that of a LLaVA, which may be asked without pictures, none.
+        repeated = ids.shape[1] if image_processor is None else 0
+        texts = tokenizer.batch_decode(output[:, repeated:], skip_special_tokens=True)
         return [text.strip() for text in texts]
 
     return Speaker(answer, False, str(model.device))

@@ -361,7 +361,7 @@ def test_mmbench(flags, tiny, tmp_path: Path):
     assert (rows[1]["options"], rows[1]["option_char"]) == (["a dog", "a cow", "a cat"], ["B", "C", "A"])
 
 
-def test_a_language_model_without_eyes(tiny, questions, tmp_path: Path):
+def test_a_language_model_without_eyes(tiny, llava_folder, questions, tmp_path: Path):
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
     file = tmp_path / "text.jsonl"
     file.write_text(
@@ -377,6 +377,12 @@ def test_a_language_model_without_eyes(tiny, questions, tmp_path: Path):
         )
     assert files[0].read_bytes() == files[1].read_bytes()
     assert len({json.loads(line)["text"] for line in files[0].read_text().splitlines()}) > 3
+    said = [tmp_path / "llava.jsonl", tmp_path / "llava_by_model_vqa.jsonl"]
+    asked = ["--question-file", str(file), "--temperature", "0", "--max_new_tokens", "5", "--device", "cpu"]
+    asked += ["--conv-mode", "vicuna_v1"]
+    model_qa.main(["--model-name", str(llava_folder), *asked, "--answers-file", str(said[0])])
+    model_vqa.main(["--model-path", str(llava_folder), *asked, "--answers-file", str(said[1])])
+    assert said[0].read_bytes() == said[1].read_bytes()
     with pytest.raises(InputError, match="have a picture"):
         model_qa.main(["--question-file", str(questions)])
     with pytest.raises(InputError, match="sees nothing"):
