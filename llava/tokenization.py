@@ -117,8 +117,9 @@ def _with_dummy_prefixes(text: str, tokenizer: Any) -> tuple[str, list[int]]:
         return text, []
     starts = [0]
     if scheme == "always":  # legacy: every stretch of text between special tokens has a prefix of its own
-        specials = "|".join(re.escape(token) for token in tokenizer.all_special_tokens)
-        starts += [found.end() for found in re.finditer(specials, text)]
+        # Those that were added later, as <im_end>, are not in all_special_tokens.
+        specials = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        starts += [found.end() for found in re.finditer("|".join(map(re.escape, specials)), text)]
     starts = [start for start in starts if text[start : start + 1] in {" ", "\u2581"}]
     pieces = [text[start:end] for start, end in zip([0, *starts], [*starts, len(text)], strict=True)]
     return " ".join(pieces), [start + before for before, start in enumerate(starts)]

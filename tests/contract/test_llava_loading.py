@@ -209,17 +209,18 @@ class SlowLlama:
         proto.normalizer_spec.add_dummy_prefix = legacy
         self.pieces = SentencePieceProcessor(model_proto=proto.SerializeToString())
         self.legacy = legacy
+        self.specials = {"<unk>": 0, "<s>": 1, "</s>": 2, "<im_end>": len(self.pieces)}
 
     def ids(self, text):
         import re
 
         ids = [1]
-        parts = re.split("(</s>|<s>|<unk>)", text if self.legacy or not text else "\u2581" + text)
+        parts = re.split(f"({'|'.join(self.specials)})", text if self.legacy or not text else "\u2581" + text)
         if not self.legacy and len(parts) > 1 and parts[0] == "\u2581":
             parts[0] = ""
         for part in parts:
-            if part in ("<unk>", "<s>", "</s>"):
-                ids.append(("<unk>", "<s>", "</s>").index(part))
+            if part in self.specials:
+                ids.append(self.specials[part])
             elif part:
                 ids += self.pieces.encode(part)
         return ids
@@ -235,6 +236,8 @@ TEXTS = (
     " ",
     "</s> after an end",
     "x</s> USER",
+    "<image><im_end> added later",
+    "<image><im_end>\nadded later",
     "\u2581literal",
     "\n\n<image>\n",
     "unicode: caf\u00e9 \u732b \U0001f600<image> \u732b",
@@ -256,6 +259,7 @@ def test_ids_are_those_of_the_slow_tokenizer(tiny, tmp_path, legacy):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     (tmp_path / "config.json").write_bytes((tiny.llama / "config.json").read_bytes())
     tokenizer = load_tokenizer(str(tmp_path))
+    tokenizer.add_tokens(["<im_end>"], special_tokens=True)
     slow = SlowLlama(tmp_path / "tokenizer.model", legacy is not False)
     for text in TEXTS:
         pieces = [slow.ids(piece)[1:] for piece in text.split("<image>")]
