@@ -122,15 +122,17 @@ def splice_embeddings(plan: SplicePlan, text_embeds: Tensor, image_features: Ten
 
     Args:
         plan: of the batch.
-        text_embeds: (N, D), embeddings of `input_ids.flatten()[plan.text_source]`; the result has its dtype.
-        image_features: (S, D), cast to that dtype.
+        text_embeds: (N, D), embeddings of `input_ids.flatten()[plan.text_source]`; the result has its dtype and
+            device.
+        image_features: (S, D), of any dtype and device: of a model over several GPUs, the projector is on
+            another one than the embeddings.
 
     Returns:
         (B, T, D); zeros at padding.
     """
     flat = _Splice.apply(
         text_embeds,
-        image_features.to(text_embeds.dtype),
+        image_features.to(text_embeds),
         plan.text_target,
         plan.image_source,
         plan.image_target,

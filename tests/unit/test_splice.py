@@ -175,6 +175,12 @@ def test_the_text_decides_the_dtype():
     assert features.grad.dtype == torch.float32
 
 
+def test_features_are_fetched_from_another_device():
+    plan = plan_splice(torch.tensor([[1, IMAGE]]), [2])
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta"):  # the other one of a CPU
+        splice_embeddings(plan, torch.randn(1, WIDTH), torch.randn(2, WIDTH, device="meta"))
+
+
 @pytest.mark.parametrize("given_slots", [2, 4])
 def test_too_few_and_surplus_images_are_counted_out(given_slots):
     ids = torch.tensor([[1, IMAGE, IMAGE], [1, 2, 3]])
