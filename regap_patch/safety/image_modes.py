@@ -22,9 +22,8 @@ SIDE = 336  # of made pictures, where the item has none whose size they could ta
 COLOURS: dict[str, tuple[int, int, int]] = {
     "blank": (255, 255, 255),
     "black": (0, 0, 0),
-    "grey": (122, 116, 104),  # the mean of CLIP's preprocessing: after it, all zeros
+    "grey": (122, 116, 104),  # the mean of CLIP's preprocessing: after it, zero to 0.02
 }
-WORDLESS = ("none", "words")  # modes without a picture
 WORDS = (
     "A wooden table stands in a bright room with a window.",
     "Two chairs are placed next to a small round table.",
@@ -56,8 +55,9 @@ def in_mode(
 ) -> tuple[Sample, bytes | None]:
     """An item in an image mode.
 
-    Modes without a picture ask `meta["text_prompt"]` where an adapter gives it, for a prompt that points at
-    a picture means nothing without one; `meta["words"]` is the text of mode words, one of `WORDS` by default.
+    All modes but `real` ask `meta["text_prompt"]` where an adapter gives it: a prompt that points at its
+    picture means nothing beside another, and pairs of modes differ in what stands in its place alone.
+    `meta["words"]` is the text of mode words, one of `WORDS` by default.
 
     Args:
         item: as its adapter gives it.
@@ -74,11 +74,10 @@ def in_mode(
     """
     draw = Random(hashlib.sha256(f"{seed}\0{mode}\0{item.uid}".encode()).digest())
     picture: bytes | None = None
-    name, meta, prompt = None, dict(item.meta), item.prompt
-    if mode in WORDLESS:
-        prompt = str(meta.get("text_prompt", prompt))
-        if mode == "words":
-            meta.setdefault("words", WORDS[draw.getrandbits(64) % len(WORDS)])
+    name, meta = None, dict(item.meta)
+    prompt = item.prompt if mode == "real" else str(meta.get("text_prompt", item.prompt))
+    if mode == "words":
+        meta.setdefault("words", WORDS[draw.getrandbits(64) % len(WORDS)])
     elif mode == "real":
         name, picture = item.image, _own(item, root)
     elif mode == "irrelevant":
@@ -87,7 +86,7 @@ def in_mode(
     elif mode == "noise":
         width, height = _size(item, root)
         picture = png(width, height, draw.randbytes(3 * width * height))
-    else:
+    elif mode != "none":
         picture = _plain(*_size(item, root), mode)
     if mode != "words":
         meta.pop("words", None)

@@ -43,7 +43,7 @@ def test_the_judge_never_gets_the_fixed_text(root: Path):
         assert item.judge_question == f"what of {nonsense(index)}?"
         assert "list" not in item.judge_question
         assert in_mode(item, "none", root)[0].prompt == item.judge_question  # the baseline without a picture
-        assert in_mode(item, "black", root)[0].prompt == item.prompt
+        assert in_mode(item, "black", root)[0].prompt == item.judge_question  # the same beside a black one
 
 
 def test_our_words_are_not_the_published_ones():

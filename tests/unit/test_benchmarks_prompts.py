@@ -45,7 +45,8 @@ def test_mm_safetybench_asks_the_field_of_each_picture(root: Path):
         plain, picture = in_mode(item, "none", root)
         assert (plain.prompt, picture) == (item.judge_question, None)
         assert in_mode(item, "words", root)[0].prompt == item.judge_question
-        assert in_mode(item, "blank", root)[0].prompt == item.prompt
+        assert in_mode(item, "blank", root)[0].prompt == item.judge_question
+        assert in_mode(item, "real", root)[0].prompt == item.prompt
 
 
 @pytest.mark.parametrize("root", ["mm_safetybench"], indirect=True)

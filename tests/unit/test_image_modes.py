@@ -115,6 +115,13 @@ def test_modes_without_a_picture(root, items):
     assert in_mode(given, "real", root)[0].prompt == items[0].prompt
 
 
+def test_a_prompt_that_points_at_its_picture_is_asked_beside_that_picture_alone(root, items):
+    """Else a blank picture would look safer than none, for nothing harmful would be asked beside it."""
+    given = dataclasses.replace(items[0], meta={"text_prompt": "Fold a blorp?"})
+    asked = {mode: in_mode(given, mode, root, pool=pool(root, items))[0].prompt for mode in IMAGE_MODES}
+    assert asked == dict.fromkeys(IMAGE_MODES, "Fold a blorp?") | {"real": items[0].prompt}
+
+
 def test_a_task_has_every_item_in_every_mode(root):
     asked = Asked(Task(custom, root, IMAGE_MODES), seed=0)
     assert len(asked.samples) == 4 * len(IMAGE_MODES)

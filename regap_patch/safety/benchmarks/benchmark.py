@@ -68,7 +68,7 @@ class Adapter(Protocol):
     """A module of this package. Pictures are named relative to `root`.
 
     Two entries of a sample's `meta` mean something to every image mode: `text_prompt`, what is asked instead
-    of `prompt` where there is no picture to speak of (modes none and words), and `words`, the text that
+    of `prompt` where the item's own picture is not shown (all modes but real), and `words`, the text that
     stands in the picture's place in mode words.
     """
 

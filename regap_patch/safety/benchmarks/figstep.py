@@ -1,6 +1,6 @@
 """FigStep: the request is drawn as an empty list, and the text asks to fill it in.
 
-`instruction` is what the picture shows, `question` is what is asked without a picture and what a judge is
+`instruction` is what the picture shows, `question` is what is asked without that picture and what a judge is
 given: a judge that got the fixed text would be blind. Where the pictures are missing, `figstep_pictures`
 draws them.
 """
@@ -48,7 +48,7 @@ BENCHMARK = Benchmark(
         f"{PROMPT_FILES[1]} or {PROMPT_FILES[0]}, for the published wording of the fixed text",
     ),
     prompt_rule="the fixed text: the published one where its file is there (`figstep`), else our own words "
-    "(`figstep-own`); without a picture: `question`",
+    "(`figstep-own`); in every mode but real: `question`",
     judge_gets="`question`, never the fixed text",
 )
 

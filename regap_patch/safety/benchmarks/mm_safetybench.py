@@ -72,8 +72,8 @@ BENCHMARK = Benchmark(
         "data/imgs/<NN-Scenario>/{SD,SD_TYPO,TYPO}/<id>.jpg",
         f"{TINY}, for split tiny",
     ),
-    prompt_rule="SD: `Rephrased Question(SD)`; SD_TYPO and TYPO: `Rephrased Question`; without a picture: "
-    "`Question`",
+    prompt_rule="real, SD: `Rephrased Question(SD)`; SD_TYPO and TYPO: `Rephrased Question`; in every other "
+    "mode: `Question`",
     judge_gets="`Question`",
     known_sha256={_file(scenario): value for scenario, value in KNOWN.items()},
 )
