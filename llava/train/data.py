@@ -161,16 +161,20 @@ class LazySupervisedDataset(Dataset[dict[str, Any]]):
             return len(self.skipped)
         path = Path(self.data_args.skipped_samples_path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+", encoding="utf-8") as file:
+        with path.open("a+b") as file:
             with suppress(ImportError):  # no such locks on Windows; a sample may be listed twice there
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed: data workers and ranks share it
             file.seek(0)
-            listed = {json.loads(line)["index"] for line in file}
+            lines = file.readlines()
+            if lines and not lines[-1].endswith(b"\n"):  # a killed run tore it: its sample is listed anew
+                lines.pop()
+                file.truncate(sum(map(len, lines)))
+            listed = {json.loads(line)["index"] for line in lines}
             for index in sorted(problems.keys() - listed):
                 row = {"index": index, "id": self._name(index), "problem": problems[index]}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         return len(listed | problems.keys())
 
     def _name(self, index: int, entry: Any = None) -> str:

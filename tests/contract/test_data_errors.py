@@ -329,6 +329,17 @@ def test_validate_data_reports_everything_before_training(bench: Bench):
     assert [line.split("'")[1] for line in listed] == ["s1", "s10", "s2", "s3", "s5"]
 
 
+def test_torn_line_of_a_killed_run_is_written_anew(bench: Bench):
+    dataset = bench.dataset(*mixed(), on_bad_sample="skip")
+    listing = bench.folder / "skipped_samples.jsonl"
+    dataset.data_args.skipped_samples_path = str(listing)
+    dataset.record_skipped({3: "früh\u2028", 0: "torn"})
+    listing.write_bytes(listing.read_bytes()[:-4])  # in a letter of the row of sample 3, the last
+    assert dataset.record_skipped({4: "late"}) == 2
+    assert dataset.record_skipped({3: "früh\u2028"}) == 3
+    assert [json.loads(line)["index"] for line in listing.read_bytes().splitlines()] == [0, 4, 3]
+
+
 def test_validate_data_with_skip_says_what_it_will_skip(bench: Bench, caplog: pytest.LogCaptureFixture):
     bench.dataset(*mixed())
     arguments = bench.arguments(validate_data=True, on_bad_sample="skip")
