@@ -37,7 +37,7 @@ def load_language_model(args: argparse.Namespace) -> Speaker:
             {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
         )
         output = model.generate(ids, attention_mask=mask, **sampling, **lengths)
-        # Generation repeats every id of the prompt; that of a LLaVA, which may be asked without pictures, none.
+        # Generation repeats every id of the prompt; that of a LLaVA, which may be asked too, repeats none.
         repeated = ids.shape[1] if image_processor is None else 0
         texts = tokenizer.batch_decode(output[:, repeated:], skip_special_tokens=True)
         return [text.strip() for text in texts]

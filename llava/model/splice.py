@@ -122,8 +122,8 @@ def splice_embeddings(plan: SplicePlan, text_embeds: Tensor, image_features: Ten
 
     Args:
         plan: of the batch.
-        text_embeds: (N, D), embeddings of `input_ids.flatten()[plan.text_source]`; the result has its dtype and
-            device.
+        text_embeds: (N, D), embeddings of `input_ids.flatten()[plan.text_source]`; the result has its dtype
+            and device.
         image_features: (S, D), of any dtype and device: of a model over several GPUs, the projector is on
             another one than the embeddings.
 
