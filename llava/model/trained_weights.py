@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llava.model.projector_file import PROJECTOR_KEY, load_projector
 from llava.model.published_names import current_state_dict
+from llava.model.zero3 import gathered
 
 _EMBEDDINGS = ("embed_tokens.weight", "lm_head.weight")
 
@@ -27,7 +28,8 @@ def load_trained_weights(model: Any, tensors: Mapping[str, Tensor], source: str)
         source: where they are from, for errors.
 
     Raises:
-        ValueError: a name that the model does not have, or another shape.
+        ValueError: a name that the model does not have, another shape, or weights put aside for want of
+            memory.
     """
     tensors = current_state_dict(tensors)
     projector = {name: tensor for name, tensor in tensors.items() if PROJECTOR_KEY in name}
@@ -48,4 +50,5 @@ def load_trained_weights(model: Any, tensors: Mapping[str, Tensor], source: str)
                 f"'{source}' belongs to another model: it has {name} with shape {tuple(tensor.shape)}, and "
                 f"the model has {has}; pass the base and the configuration that it was trained with."
             )
-        found.copy_(tensor)
+        with gathered([found], write=True):
+            found.copy_(tensor)

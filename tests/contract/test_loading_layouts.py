@@ -66,6 +66,22 @@ def test_sharegpt4v_with_its_tower_beside(llava_folder, copy, tiny):
     assert (answer(loaded) - answer(make_model(tiny).eval())).abs().max() > 0.01
 
 
+def test_a_model_that_does_not_fit_into_memory(llava_folder, llava_model, stage_one_folder, tiny, tmp_path):
+    """Transformers leaves weights on the disk, where nothing can be copied to."""
+    from llava.model.trained_weights import load_trained_weights
+
+    parts = [f"model.{name}" for name in ("embed_tokens", "layers", "norm", "rotary_emb", "vision_tower")]
+    placed = {**dict.fromkeys([*parts, "lm_head"], "cpu"), "model.mm_projector": "disk"}
+    where = {"device": "cuda", "device_map": placed, "offload_folder": tmp_path / "aside"}
+    _, loaded, _, _ = load(llava_folder, **where)
+    torch.testing.assert_close(answer(loaded), answer(llava_model))
+    with pytest.raises(ValueError, match=r"not fit into the device's memory as a whole.*pass device='cpu'"):
+        load(stage_one_folder, tiny.llama, **where)
+    bias = {"model.mm_projector.0.bias": llava_model.model.mm_projector[0].bias}
+    with pytest.raises(ValueError, match="not fit into the device's memory as a whole"):
+        load_trained_weights(loaded, bias, "a LoRA folder")
+
+
 def test_the_first_version(tiny, tmp_path):
     """A LLaMA's own type, a linear projector that the configuration does not name, rope in old fields."""
     model = make_model(tiny, mm_projector_type="linear").eval()
