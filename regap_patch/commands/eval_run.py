@@ -181,7 +181,7 @@ def _run(arguments: argparse.Namespace) -> int:
     profile = profile_of(arguments.profile) if arguments.profile else None
     settings = Settings(
         decoding_of(arguments.gen_kwargs, profile),
-        arguments.batch_size or (profile.batch_size if profile else 1),
+        (profile.batch_size if profile else 1) if arguments.batch_size is None else arguments.batch_size,
         arguments.seed,
         arguments.defense,
         arguments.profile or "",

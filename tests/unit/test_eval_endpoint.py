@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from regap_patch.cli import main
 from regap_patch.errors import ConfigError, EvaluationError
 from regap_patch.safety.benchmarks import custom
 from regap_patch.safety.manifest import Settings
@@ -160,3 +161,11 @@ def test_a_dead_server_leaves_rows_and_the_next_run_completes_them(tmp_path):
         moved._post = EndpointTarget(EndpointOptions(other, "toy"))._post
         assert run_evaluation(moved, [task], tmp_path / "run", settings).missing == 0
         assert run_evaluation(moved, [task], tmp_path / "dead", settings).missing == 0
+
+
+def test_a_batch_of_nothing_is_refused_and_not_taken_for_the_default(tmp_path, capsys):
+    root = make_items(tmp_path / "data", 1, pictures=False)
+    flags = ["--model", "endpoint", "--model_args", "base_url=http://127.0.0.1:9/v1,model=toy,retries=0"]
+    flags += ["--tasks", f"custom={root}", "--output_path", str(tmp_path / "run"), "--batch_size", "0"]
+    assert main(["eval", "run", *flags]) == 1
+    assert "batch_size is 0" in capsys.readouterr().err
