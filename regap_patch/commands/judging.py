@@ -87,7 +87,7 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
     add("--rubric", type=Path, help="text with {question} and {answer}, instead of ours")
     add("--judge_timeout", type=float, default=60.0, help="seconds for one reply (%(default)s)")
     add("--judge_retries", type=int, default=2, help="of one request (%(default)s)")
-    add("--offline", action="store_true", help="fetch nothing from the hub")
+    add("--offline", action="store_true", help="no network: neither hubs nor other machines are asked")
 
 
 def _resources(arguments: argparse.Namespace) -> Any:
@@ -136,11 +136,21 @@ def _judge(arguments: argparse.Namespace) -> int:
     described = [preset(name) for name in _names(arguments)]  # a wrong name fails before anything is loaded
     if not described:
         raise ConfigError("--judges names no judge: write --judges world, for example.")
+    if arguments.threshold is not None and len(described) > 1:
+        raise ConfigError(
+            f"--threshold {arguments.threshold:g} was given for {len(described)} judges, but the scores of "
+            f"two judges have no threshold in common: name one judge."
+        )
     missing = 0
     for one in described:
+        judge = make_judge(one.name, resources)
+        if arguments.threshold is not None and judge.threshold is None:
+            raise ConfigError(
+                f"--threshold {arguments.threshold:g} was given, but {one.name} has no scores: leave it out."
+            )
         report = judge_run(
             arguments.run_folder,
-            make_judge(one.name, resources),
+            judge,
             batch_size=arguments.batch_size,
             benchmarks=arguments.tasks.split(",") if arguments.tasks else None,
             about=about_of(one),

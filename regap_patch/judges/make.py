@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from regap_patch.errors import JudgeError
 from regap_patch.judges.catalogue import Preset, preset
 from regap_patch.judges.local_model import Head, LocalModel
 from regap_patch.judges.protocol import Judge
 from regap_patch.judges.scorer import Score
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +31,7 @@ class Resources:
         threshold: instead of the preset's.
         device: of weights; "auto" is cuda where there is one.
         dtype: of weights; "auto" is the checkpoint's own.
-        offline: nothing is fetched.
+        offline: nothing is fetched, and no endpoint of another machine is asked.
         timeout: seconds for one reply of an endpoint.
         retries: of one request.
         score: how an answer to a utility item is scored.
@@ -138,6 +141,11 @@ def _endpoint(described: Preset, given: Resources) -> Judge:
         raise JudgeError(
             f"{described.name} needs a server: pass --judge_endpoint http://HOST:PORT/v1 and "
             f"--judge_endpoint_model NAME."
+        )
+    if given.offline and urlsplit(given.endpoint).hostname not in LOOPBACK:
+        raise JudgeError(
+            f"{described.name} was to be offline, but {given.endpoint} is another machine: leave --offline "
+            f"or that endpoint out."
         )
     if given.rubric is None:
         name = described.settings["rubric"]

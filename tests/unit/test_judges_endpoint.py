@@ -192,3 +192,6 @@ def test_what_an_endpoint_needs_is_named(tmp_path: Path):
         make_judge("llm-own", Resources(**given, rubric=tmp_path / "r.txt"))
     with pytest.raises(JudgeError, match="http://"):
         make_judge("llm-own", Resources(endpoint="localhost", endpoint_model="m"))
+    with pytest.raises(JudgeError, match=r"far\.example/v1 is another machine"):
+        make_judge("llm-own", Resources(endpoint="http://far.example/v1", endpoint_model="m", offline=True))
+    make_judge("llm-own", Resources(**given, offline=True))

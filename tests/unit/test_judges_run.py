@@ -186,6 +186,12 @@ def test_an_empty_answer_is_its_own_class_and_no_judge_sees_it(tmp_path: Path):
     assert {found[key].response_class for key in found if key[0].endswith("7")} == {"empty"}
 
 
+def test_a_label_that_there_is_not_ends_the_run_and_is_never_safe(tmp_path: Path):
+    shouting = Scripted(lambda number, exchange: Judgement("UNSAFE", "unsafe"))  # type: ignore[arg-type]
+    with pytest.raises(JudgeError, match=r"judged toy/test/\d+, but its label 'UNSAFE' is none of safe, unsafe"):
+        judge_run(run(tmp_path / "run").save(), shouting)
+
+
 def test_an_answer_that_failed_is_not_judged(tmp_path: Path):
     folder = Folder(tmp_path / "run").ask("figstep", 4, modes=("none",)).answer(lambda sample: "fold 1")
     folder.answers[0] = replace(folder.answers[0], text="", error="timed out")
@@ -258,6 +264,17 @@ def test_another_threshold_for_some_of_the_benchmarks_is_refused(tmp_path: Path)
     assert bytes_of(folder) == before
     judge_run(folder, Scripted(scored, threshold=0.5), benchmarks=["figstep"])
     assert judge_run(folder, Scripted(scored, threshold=0.9)).labels == {"safe": 16}
+
+
+def test_a_threshold_is_of_one_judge_that_has_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = make_folder(tmp_path / "run")
+    for judges, wrong in (
+        ("keyword-own,refusal-rules-own", "given for 2 judges"),
+        ("keyword-own", "keyword-own has no scores"),
+    ):
+        assert main(["eval", "judge", str(folder), "--judges", judges, "--threshold", "0.4"]) == 1
+        assert wrong in capsys.readouterr().err
+    assert not (folder / "verdicts").exists()
 
 
 @pytest.mark.parametrize("change", [{"revision": "r2"}, {"settings": {"windows": 2}}])
