@@ -101,7 +101,7 @@ class HuggingFaceTarget(LocalTarget):
         if not getattr(processor, "chat_template", None):
             raise EvaluationError(
                 f"{self.options.pretrained} has no chat template: give one as text with {TEXT} and {IMAGE} "
-                f"(--conv_mode 'USER: {IMAGE}\\n{TEXT} ASSISTANT:')."
+                f"(--conv_mode $'USER: {IMAGE}\\n{TEXT} ASSISTANT:')."
             )
         content = [{"type": "image"}] * seeing + [{"type": "text", "text": asked.text}]
         turn = [{"role": "user", "content": content}]
