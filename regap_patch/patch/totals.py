@@ -65,7 +65,7 @@ class StepTotals:
         counts = float64(torch.isfinite(loss_lm))
         items = 1.0 if num_items is None else num_items
         losses = [
-            float64(torch.where(torch.isfinite(loss_lm), value.to(loss_lm), 0.0)) * items
+            float64(torch.where(torch.isfinite(loss_lm), value.to(loss_lm.device), 0.0)) * items
             for value in (loss_lm, record.loss_gap, record.loss_weighted)
         ]
         share = counts * (1.0 if num_items is None else float64(record.targets.sum()).to(counts.device))

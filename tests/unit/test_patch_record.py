@@ -184,3 +184,14 @@ def test_no_waiting_for_the_device_in_the_hooks():
     for items in (None, torch.tensor(20)):
         model(**data, num_items_in_batch=items)["loss"].backward()
     assert patch.last.loss_gap.item() > 0
+
+
+def test_a_loss_in_half_precision_does_not_round_what_alpha_is_measured_from():
+    model, data = toy(), batch(1)
+    model.register_forward_hook(lambda module, args, output: {**output, "loss": output["loss"].bfloat16()})
+    patch = apply_regap(model, ReGapConfig(calibration_steps=2))
+    model(**data)["loss"].backward()
+    assert patch.last.loss_lm.dtype == torch.bfloat16
+    means = patch.step()
+    assert float(means["loss_lm"]) == float(patch.last.loss_lm)
+    assert float(means["loss_gap"]) == float(patch.last.loss_gap) != float(patch.last.loss_gap.bfloat16())
