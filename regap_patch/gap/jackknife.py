@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regap_patch.errors import RowsError
 from regap_patch.gap.clouds import Cloud
 from regap_patch.gap.frechet import parts_of_moments
 from regap_patch.gap.moments import Moments, moments_of, sums_of
@@ -36,6 +37,9 @@ def frechet_without_groups(
 
     Returns:
         G numbers. Cost: the covariances once more, and O(D^3) a group.
+
+    Raises:
+        RowsError: where fewer than two rows are left without a group.
     """
     pairs = len(clouds[0].samples)
     norms = torch.split_with_sizes(text_norms, clouds[1].lengths)
@@ -62,6 +66,11 @@ def _without(
     """Moments of the rest: what is left out is subtracted, unless the rest has no more rows than columns."""
     left, rest = pairs
     remaining = cloud.choose(rest)
+    if remaining.count < 2:
+        raise RowsError(
+            f"The jackknife leaves {remaining.count} of the {cloud.name} when a group is out, but a distance "
+            f"needs two or more: give more pairs, or no groups."
+        )
     if remaining.count <= cloud.width:
         return moments_of(remaining, replacement.choose(cloud.lengths, rest), products)
     out = sums_of(cloud.choose(left), replacement.choose(cloud.lengths, left), products)

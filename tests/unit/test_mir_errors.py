@@ -137,6 +137,12 @@ def test_the_jackknife_on_every_route(case: str):
         assert term.without_group[left] == pytest.approx(alone.frechet, rel=1e-6)
 
 
+def test_a_jackknife_that_leaves_one_row_is_refused():
+    image, text = [torch.randn(1, 3) for _ in range(2)], [torch.randn(2, 3) for _ in range(2)]
+    with pytest.raises(RowsError, match="leaves 1 of the image rows of layer 1 when a group is out"):
+        mir([(image, text)], groups=2)
+
+
 # --- against a population that is known ---
 
 
