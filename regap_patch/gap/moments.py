@@ -69,7 +69,6 @@ class MomentSums:
         width: D.
         products: float32, or float64 where float32 does not resolve the covariance (twice the time).
         device: where the sums live; (D, D) float64 of memory.
-        shift: (D,) subtracted from each row first; None takes the mean of the first rows.
     """
 
     def __init__(
@@ -78,11 +77,10 @@ class MomentSums:
         *,
         products: torch.dtype = torch.float32,
         device: torch.device | None = None,
-        shift: Tensor | None = None,
     ) -> None:
         self.count = 0
         self.products = products
-        self.shift = shift
+        self.shift: Tensor | None = None  # taken from each row first: the mean of the first rows
         self.total = torch.zeros(width, dtype=torch.float64, device=device)
         self.squares = torch.zeros(width, width, dtype=torch.float64, device=device)
 
@@ -129,11 +127,9 @@ class MomentSums:
         return Moments(self.count, mean + self.shift.to(mean), covariance, None, self.products)
 
 
-def sums_of(
-    cloud: Cloud, replacement: Replacement | None, products: torch.dtype, shift: Tensor | None = None
-) -> MomentSums:
+def sums_of(cloud: Cloud, replacement: Replacement | None, products: torch.dtype) -> MomentSums:
     """The sums of a cloud with its outlying rows replaced. Extra memory: a block and (D, D) float64."""
-    sums = MomentSums(cloud.width, products=products, device=cloud.device, shift=shift)
+    sums = MomentSums(cloud.width, products=products, device=cloud.device)
     size, start = max(LEAST_ROWS, cloud.width), 0
     for block in cloud.blocks(size):
         stop = start + len(block)
