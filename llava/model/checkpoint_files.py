@@ -55,6 +55,7 @@ def read_config(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: it is no JSON object.
     """
     path = find_file(checkpoint, "config.json")
     if path is None:
@@ -62,8 +63,23 @@ def read_config(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
             f"'{checkpoint}' has no config.json; pass the folder (or hub name) of a checkpoint that was "
             "saved completely."
         )
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
+    return read_object(path)
+
+
+def read_object(path: str) -> dict[str, Any]:
+    """One of a checkpoint's JSON files.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"'{path}' is not JSON ({error}); copy the checkpoint again.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"'{path}' is a {type(found).__name__}, not an object; copy the checkpoint again.")
+    return found
 
 
 def list_weight_files(
@@ -79,8 +95,7 @@ def list_weight_files(
         return []
     if not path.endswith(".index.json"):
         return [path]
-    with open(path, encoding="utf-8") as file:
-        shards: dict[str, str] = json.load(file)["weight_map"]
+    shards: dict[str, str] = read_object(path)["weight_map"]
     names = sorted({shard for key, shard in shards.items() if key.startswith(prefix)})
     found = {name: find_file(checkpoint, name, local_only=local_only) for name in names}
     missing = [name for name, shard in found.items() if shard is None]

@@ -11,12 +11,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llava.model.checkpoint_files import check_weight_files, find_file, find_weights, read_config
+from llava.model.checkpoint_files import check_weight_files, find_file, find_weights, read_config, read_object
 from llava.model.language_model.families import llava_class_for
 from llava.model.projector_file import PROJECTOR_FILE
 
@@ -180,14 +179,7 @@ def read_adapter_config(path: str) -> dict[str, Any]:
     file_path = find_file(path, ADAPTER_CONFIG)
     if file_path is None:
         raise FileNotFoundError(f"'{path}' has no {ADAPTER_CONFIG}; pass the folder of a LoRA run.")
-    try:
-        with open(file_path, encoding="utf-8") as file:
-            config = json.load(file)
-    except ValueError as error:
-        raise ValueError(f"'{file_path}' is not JSON ({error}); copy the LoRA folder again.") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"'{file_path}' is a {type(config).__name__}, not an object; copy it again.")
-    return config
+    return read_object(file_path)
 
 
 def _with_weights(base: str, asker: str, *, named: bool = False) -> str:

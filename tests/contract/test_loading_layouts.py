@@ -66,6 +66,13 @@ def test_sharegpt4v_with_its_tower_beside(llava_folder, copy, tiny):
     assert (answer(loaded) - answer(make_model(tiny).eval())).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("text", ['{"model_type": "lla', "[]", ""])
+def test_a_torn_configuration_is_named(copy, text):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"copy/config.json' is .*; copy the checkpoint again\.$"):
+        load(copy)
+
+
 def test_a_model_that_does_not_fit_into_memory(llava_folder, llava_model, stage_one_folder, tiny, tmp_path):
     """Transformers leaves weights on the disk, where nothing can be copied to."""
     from llava.model.trained_weights import load_trained_weights
