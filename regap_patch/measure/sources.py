@@ -83,8 +83,8 @@ def texts(source: Path) -> list[Named]:
         return llava_samples(source)
     if source.suffix.lower() == ".story":
         return [Named(source.name, story(source))]
-    lines = _read(source).splitlines()
-    return [Named(f"line {number}", line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    lines = [_words(line) for line in _read(source).splitlines()]
+    return [Named(f"line {number}", line) for number, line in enumerate(lines, 1) if line]
 
 
 def story(path: Path) -> str:
@@ -93,7 +93,7 @@ def story(path: Path) -> str:
     Raises:
         MeasureError: there is no text before the summary, or the file is no text.
     """
-    text = _read(path).partition(HIGHLIGHT)[0].strip()
+    text = _words(_read(path).partition(HIGHLIGHT)[0])
     if not text:
         raise MeasureError(
             f"The text of {path} was asked for, but the file has none before its first {HIGHLIGHT}: take it "
@@ -132,13 +132,18 @@ def _sample(sample: Any, index: int, source: Path) -> Named:
             f"Sample {index} of {source} has no `conversations` with a `value` in each turn: name a JSON in "
             f"LLaVA's format."
         )
-    said = [turn["value"].replace(PLACEHOLDER, "").strip() for turn in turns if turn.get("from") == "gpt"]
+    said = [_words(turn["value"]) for turn in turns if turn.get("from") == "gpt"]
     images = sample.get("image") or ()
     return Named(
         f"{index} (id {sample.get('id', '-')})",
         " ".join(part for part in said if part),
         (images,) if isinstance(images, str) else tuple(images),
     )
+
+
+def _words(text: str) -> str:
+    """The text without `<image>`, in whose place a prompt would want a picture."""
+    return text.replace(PLACEHOLDER, "").strip()
 
 
 def _read(path: Path) -> str:

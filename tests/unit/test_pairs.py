@@ -77,6 +77,12 @@ def test_texts_of_every_kind_of_source(tmp_path: Path):
     assert found[0].images == ("000.png",)
 
 
+def test_no_text_asks_for_a_picture(tmp_path: Path):
+    (tmp_path / "one.txt").write_text("<image>\nan <image> element\n")
+    assert [text.text for text in texts(tmp_path / "one.txt")] == ["an  element"]
+    assert [text.text for text in texts(tmp_path)] == ["an  element"]
+
+
 def test_a_seed_means_the_same_whatever_else_lies_there(images: Path, tmp_path: Path):
     data = captions(tmp_path / "c.json", 13)
     chosen = choose_pairs(images, data, count=6, seed=3)
