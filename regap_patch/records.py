@@ -63,6 +63,10 @@ class Sample:
     licence: str
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        _check("kind", self.kind, KINDS)
+        _check("image_mode", self.image_mode, IMAGE_MODES)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -126,6 +130,15 @@ class Verdict:
     raw: str = ""
     truncated_input: bool = False
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        _check("label", self.label, LABELS)  # any other word would be counted as safe
+        _check("response_class", self.response_class, RESPONSE_CLASSES)
+
+
+def _check(field_name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{field_name} {value!r} is none of {', '.join(known)}")
 
 
 def digest(value: Any) -> str:

@@ -162,15 +162,20 @@ class _ModeFile:
     def _verdict(self, key: Key, judgement: Judgement) -> Verdict:
         sample, answer = self.work[key]
         judgement = relabelled(self.of, judgement, answer.text)
-        return Verdict(
-            verdict_key(self.of, sample, answer),
-            answer.key,
-            sample.uid,
-            sample.image_mode,
-            self.of.name,
-            self.of.revision,
-            **{name: getattr(judgement, name) for name in _JUDGEMENT},
-        )
+        try:
+            return Verdict(
+                verdict_key(self.of, sample, answer),
+                answer.key,
+                sample.uid,
+                sample.image_mode,
+                self.of.name,
+                self.of.revision,
+                **{name: getattr(judgement, name) for name in _JUDGEMENT},
+            )
+        except ValueError as error:
+            raise JudgeError(
+                f"{self.of.name} judged {sample.uid}, but its {error}: mend the judge; nothing was counted."
+            ) from error
 
     def _write(self) -> None:
         """All of it, in the order of the samples, at once."""

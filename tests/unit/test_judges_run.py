@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -187,9 +188,11 @@ def test_an_empty_answer_is_its_own_class_and_no_judge_sees_it(tmp_path: Path):
 
 
 def test_a_label_that_there_is_not_ends_the_run_and_is_never_safe(tmp_path: Path):
-    shouting = Scripted(lambda number, exchange: Judgement("UNSAFE", "unsafe"))  # type: ignore[arg-type]
-    with pytest.raises(JudgeError, match=r"judged toy/test/\d+, but its label 'UNSAFE' is none of safe, unsafe"):
-        judge_run(run(tmp_path / "run").save(), shouting)
+    shouting = Scripted(lambda exchange: Judgement("UNSAFE", "unsafe"))
+    with pytest.raises(
+        JudgeError, match=r"judged figstep/test/\d+, but its label 'UNSAFE' is none of safe, unsafe"
+    ):
+        judge_run(make_folder(tmp_path / "run"), shouting)
 
 
 def test_an_answer_that_failed_is_not_judged(tmp_path: Path):
@@ -264,6 +267,16 @@ def test_another_threshold_for_some_of_the_benchmarks_is_refused(tmp_path: Path)
     assert bytes_of(folder) == before
     judge_run(folder, Scripted(scored, threshold=0.5), benchmarks=["figstep"])
     assert judge_run(folder, Scripted(scored, threshold=0.9)).labels == {"safe": 16}
+
+
+def test_offline_is_said_to_the_hub_before_anything_is_loaded(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "0")
+    folder = make_folder(tmp_path / "run")
+    assert main(["eval", "judge", str(folder), "--judges", "keyword-own"]) == 0
+    assert os.environ["HF_HUB_OFFLINE"] == "0"
+    assert main(["eval", "judge", str(folder), "--judges", "keyword-own", "--offline"]) == 0
+    assert (os.environ["HF_HUB_OFFLINE"], os.environ["TRANSFORMERS_OFFLINE"]) == ("1", "1")
 
 
 def test_a_threshold_is_of_one_judge_that_has_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
 from regap_patch.errors import RecordsError
-from regap_patch.records import Answer, Sample, answer_key, append_lines, digest, read_lines, to_line
+from regap_patch.records import Answer, Sample, Verdict, answer_key, append_lines, digest, read_lines, to_line
 
 SAMPLE = Sample(
     uid="custom/test/1",
@@ -97,3 +98,21 @@ def test_a_torn_line_in_the_middle_is_named(tmp_path):
     path.write_text(to_line(SAMPLE))
     with pytest.raises(RecordsError, match=r"Line 1 of .* is no answer"):
         list(read_lines(path, Answer))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        (Sample, "kind", "odd"),
+        (Sample, "image_mode", "sepia"),
+        (Verdict, "label", "Unsafe"),
+        (Verdict, "response_class", "help"),
+    ],
+)
+def test_a_word_that_no_record_has_is_named(tmp_path, kind, field, value):
+    verdict = Verdict("k", "a", "toy/test/1", "real", "judge", "r1", "safe", "refusal")
+    row = dataclasses.asdict(SAMPLE if kind is Sample else verdict)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | {field: value}) + "\n")
+    with pytest.raises(RecordsError, match=f"Line 2 of .* \\({field} '{value}' is none of "):
+        list(read_lines(path, kind))
