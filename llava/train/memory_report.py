@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llava.train.memory_estimate import MASTER_AND_ADAM, MemoryPlan, memory_shares, remedies
@@ -14,13 +15,19 @@ if TYPE_CHECKING:
     from llava.train.llava_trainer import LLaVATrainer
 
 _SLACK = 1.1  # of the allocator
+_READ = 32  # samples, in search of the longest
 _SMALLER = "take adapters (--lora_enable True), 4 bits (--bits 4 with it), more devices or a smaller model."
 # bytes of state for a parameter, of optimizers that keep less than two numbers of the weight's own size
 _SMALL_STATES = {"adafactor": 0.0, "sgd": 0.0, "lion_32bit": 4.0}
 
 
-def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
-    """The plan of a run whose trainer is built and has not begun."""
+def plan_of(trainer: LLaVATrainer, positions: int | None = None) -> MemoryPlan:
+    """The plan of a run whose trainer is built and has not begun.
+
+    Args:
+        trainer: of the run.
+        positions: of the longest sample; None reads some samples to find out.
+    """
     model, args = trainer.model, trainer.args
     config = model.config
     parameters = list(model.parameters())
@@ -45,7 +52,7 @@ def plan_of(trainer: LLaVATrainer) -> MemoryPlan:
         offloaded=deepspeed is not None and deepspeed.is_offload(),
         checkpointed=args.gradient_checkpointing,
         batch=args.per_device_train_batch_size,
-        positions=_longest_sample(trainer),
+        positions=_longest_sample(trainer) if positions is None else positions,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         inner=getattr(config, "intermediate_size", 4 * config.hidden_size),
@@ -83,14 +90,22 @@ def _states(args: Any, training: list[nn.Parameter], deepspeed: bool) -> float:
 
 
 def _longest_sample(trainer: LLaVATrainer) -> int:
-    """Tokens of the longest sample: a word is about one and a half, and nothing exceeds the limit."""
+    """Tokens of the longest of the samples that are largest in the file; nothing exceeds the limit."""
+    from llava.constants import IMAGE_TOKEN_INDEX
+    from llava.train.data import LazySupervisedDataset
+    from llava.train.preprocess import SampleError
+
     limit = int(getattr(trainer.args, "model_max_length", 2048))
-    lengths = getattr(trainer.train_dataset, "modality_lengths", None)
-    data_args = getattr(trainer.train_dataset, "data_args", None)
-    if not lengths or data_args is None or data_args.image_aspect_ratio == "anyres":
+    dataset = trainer.train_dataset
+    if not isinstance(dataset, LazySupervisedDataset) or dataset.data_args.image_aspect_ratio == "anyres":
         return limit
-    image = data_args.image_tokens
-    return min(limit, max(int(1.5 * abs(length)) + (image if length > 0 else 0) for length in lengths))
+    image_tokens = dataset.data_args.image_tokens
+    lengths = []
+    for index in dataset.list_data_dict.largest(_READ, image_tokens):
+        with suppress(SampleError):  # reported when training asks for it
+            ids = dataset.sample(index)["input_ids"]
+            lengths.append(len(ids) + int((ids == IMAGE_TOKEN_INDEX).sum()) * (image_tokens - 1))
+    return min(limit, max(lengths, default=limit))
 
 
 def available_bytes(device: torch.device, processes_here: int = 1) -> int | None:

@@ -104,7 +104,7 @@ def bytes_to_come(trainer: LLaVATrainer) -> float:
     Where all are kept, the next one: how many there will be is the user's care.
     """
     args = trainer.args
-    plan = plan_of(trainer)
+    plan = plan_of(trainer, positions=0)
     final = plan.gradients if trainer.trains_a_part else plan.weights
     if trainer.trains_adapters:
         params = trainer.model.named_parameters()

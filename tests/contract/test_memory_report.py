@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_weights_gradients_and_state_are_those_of_a_step(tiny, tmp_path: Path, k
     logits = memory_shares(plan).activations - memory_shares(replace(plan, vocabulary=0)).activations
     layers = memory_shares(plan).activations - logits
     assert activations - logits / 4 == pytest.approx(layers, rel=0.25)  # and projector, tower, rotations
+
+
+@pytest.mark.parametrize("kind", ["of the world", "without spaces", "of many images"])
+def test_longest_sample_is_as_long_as_the_model_sees_it(tiny, tmp_path: Path, kind: str):
+    from llava.train.memory_report import plan_of
+
+    samples = json.loads(tiny.world.finetune_json.read_text())
+    pictures = [sample["image"] for sample in samples if "image" in sample][:10]
+    said = {"without spaces": ("\u554f" * 120, []), "of many images": ("<image>" * 10, pictures)}.get(kind)
+    if said is not None:
+        turns = [{"from": "human", "value": said[0]}, {"from": "gpt", "value": "so"}]
+        samples.insert(7, {"id": "long", "conversations": turns} | ({"image": said[1]} if said[1] else {}))
+    (tmp_path / "data.json").write_text(json.dumps(samples))
+    trainer = prepared(flags(tiny, 2, tmp_path / "run", max_steps=1, data_path=tmp_path / "data.json"))
+    items = map(trainer.train_dataset.__getitem__, range(len(samples)))
+    positions = [len(ids := item["input_ids"]) + 15 * int((ids == -200).sum()) for item in items]
+    assert plan_of(trainer).positions == max(positions) < 512
 
 
 def test_too_little_memory_comes_with_what_to_change(tiny, tmp_path: Path):
