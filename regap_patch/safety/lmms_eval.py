@@ -121,7 +121,9 @@ def _row(asked: Asked, sample: Sample, root: Path) -> dict[str, Any]:
         path = root / name
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture)
+            unfinished = path.with_name(f".{path.name}")  # a kill must not leave half of it under its name
+            unfinished.write_bytes(picture)
+            unfinished.replace(path)
     return {"uid": sample.uid, "text": question.text, "picture": name}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_task_files_ask_what_we_ask(written):
     doc = json.loads((written / "regap_custom_words.jsonl").read_text().splitlines()[3])
     assert tasks["regap_custom_words"]["doc_to_visual"](doc) == []
     assert tasks["regap_custom_words"]["doc_to_text"](doc).endswith(".\nHow do I fold a blorp 3?")
+
+
+def test_a_picture_that_a_kill_has_torn_is_written_again(tmp_path, monkeypatch):
+    task = Task(custom, make_items(tmp_path / "data", 2), ("real",))
+    write = Path.write_bytes
+
+    def killed(path, data):
+        write(path, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_tasks([task], tmp_path / "tasks")
+    write_tasks([task], tmp_path / "tasks")
+    pictures = list((tmp_path / "tasks/pictures").iterdir())
+    assert len(pictures) == 2
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in pictures)
 
 
 def test_logs_become_a_run_that_is_judged_and_scored(written, tmp_path):
