@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from regap_patch.commands.eval_run import go_offline
 from regap_patch.errors import ConfigError, JudgeError
 
 FAILED = 3  # exit status: some judgements did not come about
@@ -91,6 +92,7 @@ def add_judge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _resources(arguments: argparse.Namespace) -> Any:
+    go_offline(arguments.offline)
     from regap_patch.judges.make import Resources
     from regap_patch.safety.benchmarks.scoring import score_text
 
