@@ -46,15 +46,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     try:
         from openpyxl import Workbook
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
     except ImportError as error:
         raise InputError("MMBench's spreadsheet needs openpyxl; run pip install 'regap[eval]'.") from error
     args = parser().parse_args(argv)
     rows = read_json_lines(Path(args.result_dir) / f"{args.experiment}.jsonl")
     # Of a question whose options went round, the round with the table's own letters.
-    predictions = {row["question_id"]: row["text"] for row in rows if not row.get("round_id")}
+    predictions = {
+        row["question_id"]: ILLEGAL_CHARACTERS_RE.sub("", row["text"])
+        for row in rows
+        if not row.get("round_id")
+    }
     book = Workbook()
-    for row in sheet(read_table(args.annotation_file), predictions):
-        book.active.append(row)
+    for number, row in enumerate(sheet(read_table(args.annotation_file), predictions), 1):
+        for column, value in enumerate(row, 1):
+            cell = book.active.cell(number, column, value)
+            if cell.data_type == "f":  # a text that begins with =
+                cell.data_type = "s"
     path = Path(args.upload_dir) / f"{args.experiment}.xlsx"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")

@@ -154,15 +154,22 @@ def test_mmbench(tmp_path: Path):
         for n in range(COUNT - 1)
         for turn in (0, 1)
     ]
+    rows[0]["text"], rows[2]["text"] = (
+        "=1+1",
+        "a\x0bb",
+    )  # no formula, and no character that a cell cannot hold
     generated_answers.write_lines(tmp_path / "llava.jsonl", rows)
     flags = ["--annotation-file", str(tsv), "--result-dir", str(tmp_path)]
     script("convert_mmbench_for_submission").main(
         [*flags, "--upload-dir", str(tmp_path / "upload"), "--experiment", "llava"]
     )
-    sheet = openpyxl.load_workbook(tmp_path / "upload" / "llava.xlsx").active
+    sheet = openpyxl.load_workbook(tmp_path / "upload" / "llava.xlsx", data_only=True).active
     written = list(sheet.iter_rows(values_only=True))
     assert written[0] == ("index", "question", "A", "B", "C", "D", "prediction")
-    assert written[1:-1] == [(n, f"Which {n}?", "one", "two", None, None, f"{n} 0") for n in range(COUNT - 1)]
+    said = ["=1+1", "ab", *(f"{n} 0" for n in range(2, COUNT - 1))]
+    assert written[1:-1] == [
+        (n, f"Which {n}?", "one", "two", None, None, text) for n, text in enumerate(said)
+    ]
     assert written[-1][6] is None
 
 
