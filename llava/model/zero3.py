@@ -17,14 +17,14 @@ def gathered(parameters: Iterable[nn.Parameter], *, write: bool = False) -> Iter
         write: what the block writes on rank 0 is what all ranks keep.
 
     Raises:
-        ValueError: to be written are weights that were put aside for want of memory; such writes get lost.
+        ValueError: weights were put aside for want of memory: what is written to them gets lost.
     """
     parameters = list(parameters)
-    if write and any(parameter.is_meta for parameter in parameters):
+    if any(parameter.is_meta for parameter in parameters):
         raise ValueError(
             "The model does not fit into the device's memory as a whole, and weights that were put aside (on "
-            "disk or beside a GPU) cannot be replaced by those of another file; pass device='cpu', load in 4 "
-            "bits, or write one whole checkpoint with llava.model.consolidate and load that."
+            "disk or beside a GPU) cannot be held against, or replaced by, those of another file; pass "
+            "device='cpu', load in 4 bits, or take a device with more memory."
         )
     partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     if not partitioned:

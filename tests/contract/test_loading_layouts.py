@@ -87,6 +87,12 @@ def test_a_model_that_does_not_fit_into_memory(llava_folder, llava_model, stage_
     bias = {"model.mm_projector.0.bias": llava_model.model.mm_projector[0].bias}
     with pytest.raises(ValueError, match="not fit into the device's memory as a whole"):
         load_trained_weights(loaded, bias, "a LoRA folder")
+    tower = loaded.get_vision_tower()
+    tower.is_loaded = False
+    with pytest.raises(ValueError, match="not fit into the device's memory as a whole"):
+        tower.load_model(
+            {**dict.fromkeys(("embeddings", "pre_layrnorm", "encoder"), "cpu"), "post_layernorm": "disk"}
+        )
 
 
 def test_the_first_version(tiny, tmp_path):
