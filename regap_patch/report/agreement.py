@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_SAME = 1e-12  # kappas that differ by rounding alone
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
@@ -21,7 +23,8 @@ class Agreement:
 
     Attributes:
         kappa: None where both only ever say one and the same thing: then chance explains all of it.
-        interval: percentile interval of resampled items; None with `kappa`.
+        interval: percentile interval of resampled items; None with `kappa`, and where no resample differs
+            (both always agree, or one only ever says one thing): no width would claim certainty.
         observed: share of items on which both say the same.
         labels: what is said, in the order of the table.
         table: rows the first, columns the second; counts of items.
@@ -63,7 +66,7 @@ def agreement(
     resampled = _kappas(drawn)
     resampled = resampled[np.isfinite(resampled)]
     interval = None
-    if np.isfinite(kappa) and resampled.size:
+    if np.isfinite(kappa) and resampled.size and np.ptp(resampled) > _SAME:
         tail = (1 - level) / 2
         interval = Interval(*map(float, np.quantile(resampled, [tail, 1 - tail])))
     return Agreement(

@@ -154,6 +154,8 @@ def test_kappa_of_published_examples():
 def test_kappa_where_only_one_thing_is_said():
     same = agreement([("safe", "safe")] * 9, resamples=100)
     assert (same.kappa, same.interval, same.observed) == (None, None, 1.0)
+    always = agreement([("safe", "safe")] * 5 + [("unsafe", "unsafe")])
+    assert (always.kappa, always.interval) == (1.0, None)  # six items are no certainty
     with pytest.raises(ReportError, match="judge the same answers"):
         agreement([])
 
