@@ -72,8 +72,8 @@ def judge_run(
         progress: told (file, done, all) after each batch.
 
     Raises:
-        JudgeError: no such folder, a judge of that name with another revision or settings was here (or with
-            another threshold, and `benchmarks` leaves some of its verdicts out), or another process is
+        JudgeError: no such folder, a judge of that name with another revision or settings was here (with
+            another threshold too, where `benchmarks` leaves some of its verdicts out), or another process is
             judging.
         RecordsError: a line that is no record.
     """
@@ -211,27 +211,27 @@ def _settle_identity(
 ) -> None:
     """`judge.json` says who judges here; another judge of that name is refused.
 
-    So is another threshold for only some of the benchmarks: one file cannot name two.
+    So is any change for only some of the benchmarks, thresholds included: one file cannot name two.
     """
     path = home / "judge.json"
     who = {"name": judge.name, "revision": judge.revision, "settings": dict(judge.settings)}
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    others = sorted({file.parent.name for file in home.glob("*/*.jsonl")} - set(benchmarks))
-    if before and others and before.get("threshold") != judge.threshold:
+    now = who | {"threshold": judge.threshold}
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else now
+    changed = [name for name, value in now.items() if before.get(name) != value]
+    if changed and changed[0] in who and not overwrite:
+        name = changed[0]
         raise JudgeError(
-            f"{home} holds verdicts on {', '.join(others)} at threshold {before.get('threshold')}, but now "
-            f"only {', '.join(sorted(benchmarks))} would have {judge.threshold}: leave --tasks out, or keep "
-            f"the threshold."
+            f"{home} holds verdicts of {judge.name} with {name} {before.get(name)}, but now it has "
+            f"{now[name]}: pass --overwrite to judge all answers anew, or move that folder away."
         )
-    if before and not overwrite:
-        changed = [name for name, value in who.items() if before.get(name) != value]
-        if changed:
-            name = changed[0]
-            raise JudgeError(
-                f"{home} holds verdicts of {judge.name} with {name} {before.get(name)}, but now it has "
-                f"{who[name]}: pass --overwrite to judge all answers anew, or move that folder away."
-            )
-    text = json.dumps(who | {"threshold": judge.threshold} | dict(about), indent=1, ensure_ascii=False) + "\n"
+    others = sorted({file.parent.name for file in home.glob("*/*.jsonl")} - set(benchmarks))
+    if changed and others:
+        name = changed[0]
+        raise JudgeError(
+            f"{home} holds verdicts on {', '.join(others)} with {name} {before.get(name)}, but now only "
+            f"{', '.join(sorted(benchmarks))} would have {now[name]}: leave --tasks out, or keep the {name}."
+        )
+    text = json.dumps(now | dict(about), indent=1, ensure_ascii=False) + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         _write_whole(path, text)
 

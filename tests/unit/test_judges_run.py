@@ -256,14 +256,21 @@ def test_without_a_threshold_what_was_said_counts_again(tmp_path: Path):
     assert bytes_of(folder) == bytes_of(fresh)
 
 
-def test_another_threshold_for_some_of_the_benchmarks_is_refused(tmp_path: Path):
+def test_another_judge_for_some_of_the_benchmarks_is_refused(tmp_path: Path):
     folder = (
         Folder(tmp_path / "run").ask("figstep", 4).ask("vlsafe", 4).answer(lambda sample: "fold 6").save()
     )
     judge_run(folder, Scripted(scored, threshold=0.5))
     before = bytes_of(folder)
-    with pytest.raises(JudgeError, match=r"verdicts on vlsafe at threshold 0.5, but now only figstep would"):
+    with pytest.raises(
+        JudgeError, match=r"verdicts on vlsafe with threshold 0.5, but now only figstep would"
+    ):
         judge_run(folder, Scripted(scored, threshold=0.9), benchmarks=["figstep"])
+    other = Scripted(scored, threshold=0.5, settings={"dtype": "float16"})
+    with pytest.raises(
+        JudgeError, match=r"verdicts on vlsafe with settings \{\}, but now only figstep would"
+    ):
+        judge_run(folder, other, benchmarks=["figstep"], overwrite=True)
     assert bytes_of(folder) == before
     judge_run(folder, Scripted(scored, threshold=0.5), benchmarks=["figstep"])
     assert judge_run(folder, Scripted(scored, threshold=0.9)).labels == {"safe": 16}
