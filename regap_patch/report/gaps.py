@@ -38,14 +38,17 @@ def read_gap(path: str | Path) -> list[GapNumber]:
     """The numbers of one file: `regap gap`'s, `regap mir`'s or a checkpoint's `regap.json`.
 
     Raises:
-        ReportError: it is none of them.
+        ReportError: it is none of them, or its value is no number.
     """
     file = Path(path)
     content = read_json(file, "the gap of a checkpoint")
-    found = [*_mir(content, file.name), *_measured(content, file.name), *_trained(content, file.name)]
-    if not found:
+    try:
+        found = [*_mir(content, file.name), *_measured(content, file.name), *_trained(content, file.name)]
+    except (TypeError, ValueError):  # a word where a number belongs
+        found = []
+    if not found or not all(math.isfinite(number.value) for number in found):
         raise ReportError(
-            f"{file} was to give the gap of a checkpoint, but holds neither MIR nor centroid_l2: name a file "
+            f"{file} was to give the gap of a checkpoint, but holds no finite MIR or centroid_l2: name a file "
             f"that `regap gap` or `regap mir` wrote, or a checkpoint's regap.json."
         )
     return found

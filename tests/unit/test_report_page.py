@@ -252,8 +252,14 @@ def test_gaps_are_read_from_any_of_our_files(tmp_path: Path):
     assert (gap.low, gap.high) == pytest.approx((4 - 0.98, 4 + 0.98), abs=1e-4)
     (trained,) = read_gap(file("regap.json", {"gap": {"start": {}, "end": {"centroid_l2": 1.5}}}))
     assert (trained.quantity, trained.value, trained.low) == ("centroid_l2", 1.5, None)
-    with pytest.raises(ReportError, match="neither MIR nor centroid_l2"):
-        read_gap(file("other.json", {"a": 1}))
+    for content in (
+        {"a": 1},
+        {"mir": {"value": "many"}},
+        {"mir": {"value": math.nan}},
+        {"mean": {"centroid_l2": 1.0}, "stderr": {"centroid_l2": "wide"}},
+    ):
+        with pytest.raises(ReportError, match="no finite MIR or centroid_l2"):
+            read_gap(file("other.json", content))
 
 
 def test_what_cannot_be_reported_is_one_sentence(tmp_path: Path):
