@@ -226,6 +226,12 @@ def _refuse_other_settings(model: Any, folder: Path) -> None:
                 f"The adapter in '{folder}' was made with {field} {theirs.get(field)}, and this run asks for "
                 f"{ours[field]}: pass --{flag} {theirs.get(field)}."
             )
+    for field in ("use_rslora", "alpha_pattern"):
+        if theirs.get(field):
+            raise ValueError(
+                f"The adapter in '{folder}' was made with {field} {theirs[field]}, another scale than "
+                "alpha / r, which no flag asks for: merge it into its base, and start from that."
+            )
 
 
 def read_adapter(folder: str | os.PathLike[str]) -> dict[str, Tensor]:

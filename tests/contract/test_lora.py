@@ -225,6 +225,12 @@ def test_starting_from_an_adapter_of_another_kind_is_one_sentence(tiny, adapter:
 
     assert start(lora_r=8).endswith("was made with r 4, and this run asks for 8: pass --lora_r 4.")
     assert "holds no adapter_config.json" in start(lora_weight_path=tiny.llama)
+    for field, value in {"use_rslora": True, "alpha_pattern": {"q_proj": 32}}.items():
+        scaled = tmp_path / field
+        shutil.copytree(adapter, scaled)
+        settings = json.loads((scaled / "adapter_config.json").read_text())
+        (scaled / "adapter_config.json").write_text(json.dumps(settings | {field: value}))
+        assert f"was made with {field} {value}, another scale" in start(lora_weight_path=scaled)
     assert "which does not fit this model (4 weights too many, 0 too few)" in start(
         vision_tower=None, mm_projector_lr=None
     )
