@@ -48,8 +48,8 @@ def read_gap(path: str | Path) -> list[GapNumber]:
         found = []
     if not found or not all(math.isfinite(number.value) for number in found):
         raise ReportError(
-            f"{file} was to give the gap of a checkpoint, but holds no finite MIR or centroid_l2: name a file "
-            f"that `regap gap` or `regap mir` wrote, or a checkpoint's regap.json."
+            f"{file} was to give the gap of a checkpoint, but holds no finite MIR or centroid_l2: name a "
+            f"file that `regap gap` or `regap mir` wrote, or a checkpoint's regap.json."
         )
     return found
 
