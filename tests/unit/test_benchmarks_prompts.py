@@ -231,3 +231,14 @@ def test_every_benchmark_can_be_asked_in_every_mode(root: Path, request: pytest.
     assert all({item.uid for item in items} == uids for items in by_mode.values())
     assert all(item.judge_question for item in asked)
     assert len({(item.uid, item.judge_question) for item in asked}) == len(uids)  # whatever the mode
+
+
+def test_tables_and_turns_of_another_shape_are_one_sentence(tmp_path: Path):
+    (tmp_path / "harmful_behaviors.csv").write_text(f"goal,target\n{'x' * 200_000},b\n")
+    with pytest.raises(BenchmarkError, match=r"harmful_behaviors.csv is no table \(field larger than"):
+        list(adapter_of("advbench").samples(tmp_path))
+    for turns in ("x", {"instruction": "x"}, ["x"]):
+        row = {"id": "7", "image": "a.png", "safe": True, "instr-resp": turns}
+        (tmp_path / "test.json").write_text(json.dumps([row]))
+        with pytest.raises(BenchmarkError, match=r"item 7 of test.json has no list of turns in instr-resp"):
+            list(adapter_of("vlguard").samples(tmp_path))

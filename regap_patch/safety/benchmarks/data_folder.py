@@ -86,7 +86,10 @@ class DataFolder:
                 f"{name} has no column {', '.join(missing)} among its columns {', '.join(found) or '(none)'}",
                 f"it needs {', '.join(columns)}; take the published file, or rename the column back",
             )
-        rows: list[Row] = list(reader)
+        try:
+            rows: list[Row] = list(reader)
+        except csv.Error as error:
+            raise self.wrong(f"{name} is no table ({error})", "fetch that file again") from error
         return self.with_fields(name, rows, columns, filled or columns)
 
     def json(self, name: str) -> Any:

@@ -101,7 +101,14 @@ def _items(folder: DataFolder, rows: list[Row], subset: str) -> Iterator[Sample]
 
 
 def _rows(folder: DataFolder) -> list[Row]:
-    return folder.json_rows(FILE, FIELDS)
+    rows = folder.json_rows(FILE, FIELDS)
+    for row in rows:
+        turns = row[TURNS]
+        if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+            raise folder.wrong(
+                f"item {row['id']} of {FILE} has no list of turns in {TURNS}", "take the published file"
+            )
+    return rows
 
 
 def _picture(row: Row) -> str:
