@@ -72,7 +72,9 @@ def rogan_gladen(
 ) -> Corrected:
     """The rate that a judge with these errors would have to look at to see k in n (Rogan and Gladen 1978).
 
-    The interval is the delta method's: it holds the sampling errors of all three proportions.
+    The interval is that of Lang and Reiczigel (2014): the sampling errors of all three proportions, each
+    pulled towards one half first. The plain delta method covers a small rate far too seldom, and gives no
+    width at all where the labels show no error.
 
     Args:
         k: answers that the judge called unsafe.
@@ -97,11 +99,31 @@ def rogan_gladen(
             f"so its rate cannot be corrected: use another judge."
         )
     rate = (seen + passed - 1) / skill
-    variance = (
-        seen * (1 - seen) / n
-        + rate**2 * found * (1 - found) / sensitivity[1]
-        + (1 - rate) ** 2 * passed * (1 - passed) / specificity[1]
-    ) / skill**2
-    reach = normal_quantile(level) * math.sqrt(variance)
-    clipped = (min(1.0, max(0.0, value)) for value in (rate, rate - reach, rate + reach))
-    return Corrected(*clipped)
+    low, high = _lang_reiczigel(seen, n, (found, sensitivity[1]), (passed, specificity[1]), level)
+    ends = (rate, min(rate, low), max(rate, high))
+    return Corrected(*(min(1.0, max(0.0, value)) for value in ends))
+
+
+def _lang_reiczigel(
+    seen: float, n: int, sensitivity: tuple[float, float], specificity: tuple[float, float], level: float
+) -> Interval:
+    """Proportions with the numbers that they are of -> interval; all of [0, 1] where labels are too few."""
+    z = normal_quantile(level)
+    p = (seen * n + z * z / 2) / (n + z * z)
+    (found, found_spread), (passed, passed_spread) = (
+        _pulled(*shares) for shares in (sensitivity, specificity)
+    )
+    skill = found + passed - 1
+    if skill <= 0:
+        return Interval(0.0, 1.0)
+    rate = (p + passed - 1) / skill
+    shift = 2 * z * z * (rate * found_spread - (1 - rate) * passed_spread)
+    spread = p * (1 - p) / (n + z * z) + rate**2 * found_spread + (1 - rate) ** 2 * passed_spread
+    reach = z * math.sqrt(spread) / skill
+    return Interval(rate + shift - reach, rate + shift + reach)
+
+
+def _pulled(share: float, labels: float) -> tuple[float, float]:
+    """A share of so many labels, one hit and one miss added, and the variance of that."""
+    pulled = (share * labels + 1) / (labels + 2)
+    return pulled, pulled * (1 - pulled) / (labels + 2)

@@ -117,16 +117,28 @@ def test_rogan_gladen_of_a_published_example():
         rogan_gladen(5, 10, (0, 0), (5, 10))
 
 
-def test_rogan_gladens_interval_covers():
+@pytest.mark.parametrize(
+    ("truth", "found", "passed", "labels"),
+    [(0.3, 0.85, 0.9, 150), (0.0, 0.95, 0.95, 50), (0.02, 0.95, 0.98, 50), (0.01, 0.99, 0.99, 20)],
+)
+def test_rogan_gladens_interval_covers(truth: float, found: float, passed: float, labels: int):
+    """Small rates and few labels too, where the delta method's interval covers 76 % and less."""
     generator = np.random.default_rng(5)
-    truth, found, passed, runs, n = 0.3, 0.85, 0.9, 1500, 400
+    runs, n = 1500, 400
     seen = truth * found + (1 - truth) * (1 - passed)
     covered = 0
     for _ in range(runs):
-        k, hit, let = generator.binomial([n, 150, 150], [seen, found, passed])
-        _, low, high = rogan_gladen(int(k), n, (int(hit), 150), (int(let), 150))
+        k, hit, let = generator.binomial([n, labels, labels], [seen, found, passed])
+        _, low, high = rogan_gladen(int(k), n, (int(hit), labels), (int(let), labels))
         covered += low <= truth <= high
-    assert 0.935 < covered / runs < 0.97
+    assert covered / runs > 0.935
+
+
+def test_a_judge_without_an_error_in_few_labels_is_no_certainty():
+    for k, rate in ((0, 0.0), (10, 1.0)):
+        found = rogan_gladen(k, 10, (5, 5), (5, 5))
+        assert found.rate == rate
+        assert found.high - found.low > 0.25
 
 
 def test_kappa_of_published_examples():
