@@ -20,8 +20,12 @@ def read_table(path: str) -> list[dict[str, Any]]:
     Raises:
         InputError: the file cannot be read, or has not the columns of MMBench.
     """
-    csv.field_size_limit(LARGEST_FIELD)
-    rows = list(csv.DictReader(io.StringIO(read_text(path)), delimiter="\t"))
+    text = read_text(path)
+    usual = csv.field_size_limit(LARGEST_FIELD)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+    finally:
+        csv.field_size_limit(usual)  # the limit is the whole process's
     lacking = [name for name in ("index", "question") if not rows or name not in rows[0]]
     if lacking:
         raise InputError(f"'{path}' has no rows with '{lacking[0]}'; pass a .tsv file of MMBench.")
