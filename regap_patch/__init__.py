@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from regap_patch.lazy import lazy_exports
 from regap_patch.version import __version__
 
 if TYPE_CHECKING:
@@ -17,20 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["apply_regap", "find_patch", "ReGapConfig", "GapPatch", "__version__"]
 
 _HOMES = {
-    "apply_regap": "regap_patch.patch.apply",
-    "find_patch": "regap_patch.patch.apply",
-    "ReGapConfig": "regap_patch.patch.config",
-    "GapPatch": "regap_patch.patch.handle",
+    "apply_regap": "patch.apply",
+    "find_patch": "patch.apply",
+    "ReGapConfig": "patch.config",
+    "GapPatch": "patch.handle",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)

@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from regap_patch.lazy import lazy_exports
 
 _HOMES = {"ReGapCallback": "callback", "SIDECAR": "sidecar", "read_sidecar": "sidecar"}
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(__name__, _HOMES)
