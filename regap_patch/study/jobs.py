@@ -78,10 +78,11 @@ class _Running:
 
 
 def code_digest(folders: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of all Python files and shell scripts in the folders."""
+    """SHA-256 over the names and contents of all Python files and shell scripts in folders, and of files."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.sh")]):
+        files = [*folder.rglob("*.py"), *folder.rglob("*.sh")] if folder.is_dir() else [folder]
+        for path in sorted(files):
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
