@@ -21,7 +21,7 @@ from regap_patch.version import __version__
 
 CORE = (
     *("torch", "transformers", "tokenizers", "accelerate", "safetensors"),
-    *("sentencepiece", "protobuf", "pillow", "numpy", "tqdm"),
+    *("sentencepiece", "protobuf", "pillow", "numpy", "tqdm", "pyyaml"),
 )
 
 
