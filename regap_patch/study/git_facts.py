@@ -41,5 +41,5 @@ def facts_of(path: Path) -> FileFacts:
 
 
 def is_ancestor(commit: str, later: str, folder: Path) -> bool:
-    """Whether `later` is `commit` or stands on it; False for commits that the repository of `folder` lacks."""
+    """Whether `later` is `commit` or stands on it; False for commits that are unknown in `folder`."""
     return git(folder, "merge-base", "--is-ancestor", commit, later) is not None

@@ -70,6 +70,11 @@ class Node:
         return replace(self, command=tuple(map(str, command)), steps=steps, environment=words)
 
 
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str | None]:
+    return {library: version_of(library) for library in LIBRARIES}
+
+
 @lru_cache(maxsize=256)
 def _digest_of(code: tuple[str, ...]) -> str:
     return digest_of_code(code)
@@ -116,7 +121,7 @@ def plan_node(
     plain = json.loads(json.dumps(recipe))
     made_from = {
         "code": _digest_of(tuple(code)),
-        "versions": {library: version_of(library) for library in LIBRARIES},
+        "versions": _versions(),
         "needs": [need.key for need in needs],
     }
     key = _key(kind, plain, made_from)
