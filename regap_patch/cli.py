@@ -11,6 +11,7 @@ from pathlib import Path
 from regap_patch.commands.eval import add_eval
 from regap_patch.commands.gap import add_gap
 from regap_patch.commands.mir import add_mir
+from regap_patch.commands.study import add_study
 from regap_patch.errors import ReGapError, ReportError
 from regap_patch.version import __version__
 
@@ -108,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_gap(commands)
     add_mir(commands)
     add_eval(commands)
+    add_study(commands)
 
     plot = commands.add_parser(
         "plot", help="training runs against steps, or what `regap mir` found layer by layer, in one figure"

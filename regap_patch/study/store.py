@@ -25,6 +25,7 @@ from .jobs import code_digest
 REPOSITORY = Path(__file__).parents[2]
 LIBRARIES = ("torch", "transformers", "tokenizers", "sentencepiece", "peft", "numpy", "pillow")
 RECORD = "node.json"
+PARTS = ("primary", "exploratory", "pilot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Node:
         command: words; nothing goes through a shell.
         environment: variables on top of the runner's.
         steps: how many steps its progress bar counts to; 0 if it shows none.
-        part: primary, exploratory or pilot for what a part of the study ends in; empty for what they rest on.
+        part: of `PARTS`, for what a part of the study ends in; empty for what they rest on.
         llm: seed of the base LLM that it belongs to; None for what all share.
     """
 
@@ -160,7 +161,7 @@ def is_done(node: Node) -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The `node.json` of a folder: what `_key` hashes, `key`, `command`, `files`, `seconds`, `commit`.
+    """The `node.json` of a folder: what `_key` hashes, `key`, how it was made, and its `files`.
 
     Raises:
         StudyError: there is none, or it cannot be read.
@@ -185,7 +186,8 @@ def write_record(node: Node, seconds: float, commit: str | None) -> None:
         commit: of the code, see `environment.commit`.
     """
     facts = {"key": node.key, "kind": node.kind, "recipe": node.recipe, "made_from": node.made_from}
-    facts |= _portable(node) | {"seconds": round(seconds, 1), "commit": commit, "files": _files(node.output)}
+    facts |= _portable(node) | {"seconds": round(seconds, 1), "steps": node.steps, "commit": commit}
+    facts |= {"files": _files(node.output)}
     unfinished = node.output / f"{RECORD}.tmp"
     with unfinished.open("w", encoding="utf-8") as stream:
         json.dump(facts, stream, indent=1)

@@ -25,9 +25,8 @@ from .jobs import Board, Job
 from .lock import held
 from .protocol import Protocol
 from .settings_file import hint
-from .store import RECORD, Node, check_node, digest_of_code, is_done, read_record, write_record
+from .store import Node, check_node, digest_of_code, is_done, read_record, write_record
 
-PARTS = ("primary", "exploratory", "pilot")
 STUDY = "study.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -234,12 +233,3 @@ def results_commits(nodes: Collection[Node]) -> list[str | None]:
         read_record(node.output).get("commit") for node in nodes if node.part == "primary" and is_done(node)
     ]
     return list(dict.fromkeys(made))
-
-
-def recorded_seconds(store: Path) -> dict[str, list[float]]:
-    """Seconds of every finished piece in a store, by kind."""
-    found: dict[str, list[float]] = {}
-    for path in sorted(store.glob(f"*/{RECORD}")):
-        record = read_record(path.parent)
-        found.setdefault(record["kind"], []).append(float(record.get("seconds", 0.0)))
-    return found
