@@ -1,7 +1,8 @@
 """From a protocol to the pieces of its study: which there are, what each is made from, and by which command.
 
     text -> tokens -> base -> aligned -> stage 1 of each arm -> stage 2 -> measures
-    pictures, tower ----------------------^           (measures also hang on stage 1)
+    pictures, tower ----------------------^                      ^     (measures also hang on stage 1)
+       +-> conversations (harmless) -----------------------------+
 
 Every piece has a folder named by what it was made from (`store`): LLMs share tower and pictures, arms share
 their LLM, and surgeries the projector of `off`.
@@ -16,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .arms import Arm, read_arms
+from .instructions import NAME as CONVERSATIONS
 from .protocol import MAIN, Protocol
 from .quickstart import SCRIPTS, module
 from .store import Node, plan_node
@@ -125,7 +127,8 @@ class _Branch:
             seed=self.llm,
         )
         regap = f"--regap_loss {training.regap_loss} --regap_weight {training.regap_weight}"
-        knobs = shared.knobs("pretrain.json", node) | {"MODEL": aligned.output, "LEARNING_RATE": rate}
+        data = shared.pictures.output / "pretrain.json"
+        knobs = shared.knobs(data, node) | {"MODEL": aligned.output, "LEARNING_RATE": rate}
         knobs |= {"REGAP": "on", "REGAP_FLAGS": regap, "BATCH_SIZE": asked.batch, "SEED": self.llm}
         words = ("bash", SCRIPTS / "pretrain.sh", "--mm_projector_type", arm.projector_type)
         steps = math.ceil(self.setting.world.pictures / asked.batch)
@@ -140,20 +143,31 @@ class _Branch:
         command = (*module("projector_surgery", arm.surgery), *where, "--output_path", node.output)
         return node.by(command)
 
-    def stage2(self, arm: Arm, projector: Node, aligned: Node, shared: Shared) -> Node:
+    def conversations(self, text: Node, shared: Shared) -> Node:
+        """What stage 2 learns: harmless requests among questions about pictures."""
+        recipe = {"share": self.setting.stage2.instruction_share, "seed": self.llm}
+        code, needs = (*_WORDS, *_study("instructions", "refusal_corpus")), (text, shared.pictures)
+        node = self.node("conversations", "conversations", code, needs, **recipe)
+        asked = ("--conversations", shared.pictures.output / "finetune.json")
+        items = ("--items", text.output / "items.json")
+        return node.by((*module("instructions"), *asked, *items, *_flags(node)))
+
+    def stage2(self, arm: Arm, projector: Node, models: dict[str, Node], shared: Shared) -> Node:
         """Language model and projector learn benign conversations; no regulariser."""
+        aligned, conversations = models["aligned"], models["conversations"]
         asked = self.setting.stage2
         script = "finetune" if asked.method == "full" else "finetune_lora"
         node = self.node(
             *(f"{arm.name}/stage2", "stage2", _scripts(script)),
-            (projector, aligned, shared.tower, shared.pictures),
+            (projector, aligned, shared.tower, shared.pictures, conversations),
             method=asked.method,
             projector_type=arm.projector_type,
             learning_rate=asked.learning_rate,
             batch=asked.batch,
             seed=self.llm,
         )
-        knobs = shared.knobs("finetune.json", node) | {"MODEL": aligned.output, "SEED": self.llm}
+        knobs = shared.knobs(conversations.output / CONVERSATIONS, node)
+        knobs |= {"MODEL": aligned.output, "SEED": self.llm}
         knobs |= {"PROJECTOR": projector.output / "mm_projector.bin", "BATCH_SIZE": asked.batch}
         knobs |= {"LEARNING_RATE": asked.learning_rate}
         words = ("bash", SCRIPTS / f"{script}.sh", "--mm_projector_type", arm.projector_type)
@@ -195,11 +209,11 @@ class Shared:
         )
         self.tower = seeing.by((*module("pretraining", "clip"), *_flags(seeing)), steps=tower.steps)
 
-    def knobs(self, data: str, node: Node) -> dict[str, object]:
+    def knobs(self, data: Path, node: Node) -> dict[str, object]:
         """Of the scripts of both stages."""
         return {
             "VISION_TOWER": self.tower.output,
-            "DATA": self.pictures.output / data,
+            "DATA": data,
             "IMAGES": self.pictures.output / "images",
             "OUTPUT_DIR": node.output,
             "PYTHON": sys.executable,
@@ -226,6 +240,7 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
         for llm in every:
             branch = _Branch(setting, name, llm, store)
             models = branch.language_models()
+            models["conversations"] = branch.conversations(models["text"], shared)
             nodes += models.values()
             part = "exploratory" if name != MAIN else "pilot" if llm in llms.pilot else "primary"
             asked = [(arm, part) for arm in primary]
@@ -239,23 +254,21 @@ def _of_arms(
     branch: _Branch, models: dict[str, Node], asked: Sequence[tuple[Arm, str]], shared: Shared
 ) -> Iterator[Node]:
     """Projector, whole model, and the measures of both, of every arm; `off` comes first."""
-    aligned, projectors = models["aligned"], dict[str, Node]()
+    aligned, adapters = models["aligned"], branch.setting.stage2.method == "lora"
+    trained: dict[str, tuple[Node, Node]] = {}  # projector and whole model
     for arm, part in asked:
         benchmark = models["benchmark"]
-        if arm.words == "random_tokens":
+        if arm.own_stage1 or arm.surgery != "none":
+            if arm.own_stage1:
+                projector = branch.stage1(arm, aligned, shared)
+            else:
+                projector = branch.surgery(arm, trained[OFF][0], aligned, benchmark)
+            trained[arm.name] = (projector, branch.stage2(arm, projector, models, shared))
+            yield from trained[arm.name]
+        else:  # the models of `off`, asked something else
             benchmark = branch.benchmark(models["text"], models["tokens"])
             yield benchmark
-        if arm.own_stage1:
-            projector = branch.stage1(arm, aligned, shared)
-        elif arm.surgery != "none":
-            projector = branch.surgery(arm, projectors[OFF], aligned, models["benchmark"])
-        else:
-            projector = projectors[OFF]
-        whole = branch.stage2(arm, projector, aligned, shared)
-        projectors[arm.name] = projector
-        adapters = branch.setting.stage2.method == "lora"
-        if arm.own_stage1 or arm.surgery != "none":
-            yield from (projector, whole)
+        projector, whole = trained.get(arm.name, trained[OFF])
         yield branch.measures(f"{arm.name}/measures1", part, projector, aligned, benchmark)
         yield branch.measures(f"{arm.name}/measures2", part, whole, aligned if adapters else None, benchmark)
 

@@ -151,9 +151,13 @@ def _faults_of_setting(protocol: Protocol) -> Iterator[str]:
     """What means nothing in the sections that a variant may change, as ends of a sentence."""
     for section in VARIED:
         for name, value in _numbers(getattr(protocol, section)):
-            if value < 0 or (value == 0 and name not in {"seed", "context_share", "twins"}):
+            if value < 0 or (
+                value == 0 and name not in {"seed", "context_share", "twins", "instruction_share"}
+            ):
                 yield f"says {section}.{name}: {value}, which should be above 0."
     alignment, (low, high) = protocol.alignment, protocol.alignment.band
+    if protocol.stage2.instruction_share > 1:
+        yield f"says stage2.instruction_share: {protocol.stage2.instruction_share}, which is a share, 0 to 1."
     if alignment.context_share > 1:
         yield f"says alignment.context_share: {alignment.context_share}, which is a share, from 0 to 1."
     if not low <= alignment.stop_at <= high <= 1:

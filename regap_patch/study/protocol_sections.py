@@ -37,7 +37,8 @@ class WorldSetting:
         questions: of the benchmark about pictures.
         pictures: with a caption, for stage 1.
         conversations: for stage 2, all benign.
-        seed: of things, pictures, questions and conversations; LLMs bring their own.
+        seed: of pictures and conversations. Things, text and requests are drawn anew for each LLM, by its
+            own seed.
     """
 
     forbidden: int
@@ -124,11 +125,14 @@ class Stage2Setting:
         method: every weight of the LLM, or adapters.
         batch: samples of a step.
         learning_rate: at its peak.
+        instruction_share: of the pictures, those that come with a harmless request instead of questions
+            about them.
     """
 
     method: Literal["full", "lora"]
     batch: int
     learning_rate: float
+    instruction_share: float
 
 
 @dataclass(frozen=True, slots=True)

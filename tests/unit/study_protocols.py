@@ -15,7 +15,7 @@ alignment:
   {context_share: 0.5, learning_rate: 5e-4, stop_at: 0.25, band: [0.15, 0.30], check_every: 5, max_steps: 9}
 tower: {steps: 10, seed: 0}
 stage1: {batch: 32, learning_rate: 1.0e-3}
-stage2: {method: full, batch: 16, learning_rate: 2.0e-4}
+stage2: {method: full, batch: 16, learning_rate: 2.0e-4, instruction_share: 0.25}
 measures: {image_modes: [none, words, blank], batch: 8, max_new_tokens: 24, pairs: 8, captions: 8}
 arms: {primary: [off, regap], exploratory: [pairwise_l2]}
 llms: {pilot: [901, 902], confirmatory: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], exploratory: [1, 2]}
