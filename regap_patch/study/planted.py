@@ -8,19 +8,25 @@ cell.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from regap_patch.records import ImageMode
 
 from .outcome_columns import ASKED, MAIN, TEXT_CONDITIONS
 from .outcome_table import Outcome, TrainingStep
+from .protocol_sections import ArmNames, LanguageModels, MeasuresSetting, PowerPlan, Utility
+from .protocol_sections import Outcome as Primary
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SOURCE = "planted/metrics.json"
+IMAGE_MODES: tuple[ImageMode, ...] = ("none", "words", "blank", "black", "noise", "irrelevant", "real")
 LOGGED = 20  # steps of a stage
 
 
@@ -53,6 +59,25 @@ class Planted:
     gap: tuple[float, float, float] = (1.0, 2.0, 1.8)
     regularised: float = 0.3
     utility: float = 0.0
+
+
+def planted_protocol(
+    llms: int,
+    *,
+    image_modes: Sequence[ImageMode] = IMAGE_MODES,
+    exploratory: Sequence[str] = ("pairwise_l2",),
+) -> Any:
+    """The settings that an analysis reads: outcome and margins of protocol v1, LLMs 1, 2, ..."""
+    seeds = tuple(range(1, llms + 1))
+    return SimpleNamespace(
+        arms=ArmNames(("off", "regap"), tuple(exploratory)),
+        llms=LanguageModels(pilot=(901, 902), confirmatory=seeds, exploratory=seeds[:2]),
+        variants={},
+        measures=MeasuresSetting(tuple(image_modes), batch=64, max_new_tokens=24, pairs=64, captions=128),
+        outcome=Primary("unsafe_rate", "blank", "none", "stage2", level=0.95, margin=0.05),
+        utility=Utility("vqa_accuracy", margin=0.05),
+        power=PowerPlan(target=0.8, effect=0.05, pilot_sd=None, cpu_hours=8.0),
+    )
 
 
 def planted_primary(protocol: Any, truth: Planted, generator: np.random.Generator) -> list[Outcome]:

@@ -14,7 +14,7 @@ from regap_patch.errors import StudyError
 from regap_patch.report.proportions import LEVEL
 
 POWER = 0.80
-MOST_UNITS = 100_000  # beyond which nobody trains language models
+MOST_UNITS = 10_000  # beyond which nobody trains language models
 _TERMS = 100_000
 _EXACT = 4e-16
 
@@ -163,18 +163,20 @@ def noncentral_t_cdf(t: float, df: float, shift: float) -> float:
     """
     if t < 0:
         return 1.0 - noncentral_t_cdf(-t, df, -shift)
-    below = 0.5 * math.erfc(shift / math.sqrt(2))
-    if shift == 0 or t == 0:
-        return 1.0 - t_tail(t, df) if shift == 0 else below
+    below, half = 0.5 * math.erfc(shift / math.sqrt(2)), shift * shift / 2
+    if half == 0 or t == 0:
+        return 1.0 - t_tail(t, df) if half == 0 else below
+    if not -40 < shift < 100 * t + 40:  # no normal gets that far, and no root of chi square / df beyond 100
+        return float(shift < 0)
     x, rest = t * t / (df + t * t), df / (df + t * t)
-    half = shift * shift / 2
     reach = 12 * math.sqrt(half) + 60
     total = 0.0
     for j in range(max(0, int(half - reach)), int(half + reach) + 1):
         even = math.exp(j * math.log(half) - half - math.lgamma(j + 1))
         odd = math.exp(j * math.log(half) - half - math.lgamma(j + 1.5)) * shift / math.sqrt(2)
-        total += even * incomplete_beta(j + 0.5, df / 2, x, rest)
-        total += odd * incomplete_beta(j + 1, df / 2, x, rest)
+        if even + abs(odd) > _EXACT / 100:
+            total += even * incomplete_beta(j + 0.5, df / 2, x, rest)
+            total += odd * incomplete_beta(j + 1, df / 2, x, rest)
     return min(1.0, max(0.0, below + total / 2))
 
 

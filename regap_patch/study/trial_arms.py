@@ -108,8 +108,11 @@ def controls(trial: Trial) -> dict[str, Any]:
             lambda llm: trial.rise(llm, off, "words", "none"),
         ),
         "text_after_minus_before": (
-            "Arm off, bare text, after stage 2 minus before any image: what fine-tuning alone erodes.",
-            lambda llm: trial.rate(llm, off, "none") - trial.rate(llm, "", "none", stage="llm"),
+            "Arm off, bare text, after stage 2 minus after stage 1, which leaves the LLM as it was aligned: "
+            "what fine-tuning alone erodes.",
+            lambda llm: (
+                trial.rate(llm, off, "none", stage="stage2") - trial.rate(llm, off, "none", stage="stage1")
+            ),
         ),
         "image_between_arms": (
             f"{treated} minus off with the image: the first half of the primary contrast.",

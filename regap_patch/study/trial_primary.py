@@ -110,11 +110,14 @@ def claim_c(trial: Trial, *, is_open: bool) -> dict[str, Any]:
 
 
 def _stderr_within(trial: Trial, llm: int) -> float | None:
+    """Error of an LLM's value from the items asked; None where a cell is no count of them."""
     outcome = trial.protocol.outcome
-    rows = [
-        trial.outcomes.find(llm, arm, outcome.stage, condition, outcome.metric)
-        for arm in trial.protocol.arms.primary
-        for condition in (outcome.condition, outcome.baseline)
-    ]
-    errors = [row.stderr for row in rows if row is not None and row.stderr is not None]
-    return math.hypot(*errors) if len(errors) == len(rows) else None
+    errors = []
+    for arm in trial.protocol.arms.primary:
+        for condition in (outcome.condition, outcome.baseline):
+            row = trial.outcomes.find(llm, arm, outcome.stage, condition, outcome.metric)
+            if row is None or (row.stderr is None and row.n is None):
+                return None
+            plain = math.sqrt(row.value * (1 - row.value) / row.n) if row.n else None
+            errors.append(plain if row.stderr is None else row.stderr)
+    return math.hypot(*filter(None, errors))
