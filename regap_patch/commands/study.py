@@ -30,6 +30,7 @@ def add_study(commands: Any) -> None:
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_run(steps)
+    _add_report(steps)
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
@@ -38,13 +39,7 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
         "--output_path",
         type=Path,
         required=True,
-        help="folder of the study: study.json, and what is reported",
-    )
-    parser.add_argument(
-        "--store_path",
-        type=Path,
-        help="folder of everything that is made, each piece under a hash of what it was made from; "
-        "studies can share one (OUTPUT_PATH/store)",
+        help="folder of the study: what is made, study.json, tables and page",
     )
 
 
@@ -59,6 +54,11 @@ def _add_run(steps: Any) -> None:
     )
     _add_where(parser)
     add = parser.add_argument
+    add(
+        "--store_path",
+        type=Path,
+        help="folder of the pieces, which studies can share; the study gets a link to it (OUTPUT_PATH/store)",
+    )
     add(
         "--jobs",
         type=int,
@@ -134,3 +134,31 @@ def _show_plan(nodes: Any, store: Path, jobs: int) -> None:
 def _time(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d}" if hours else f"{minutes} min"
+
+
+def _add_report(steps: Any) -> None:
+    parser = steps.add_parser(
+        "report",
+        help="tables, the verdicts of the protocol's rules, and one page; whatever comes out",
+        description="Read what a study has measured into outcomes.csv and training.csv, judge it by the "
+        "rules of the protocol (analysis.json), and write report.html. The primary part must be whole; of "
+        "the others, what is made is reported. Results that are older than the commit of the protocol, "
+        "or whose protocol was edited, are called exploratory.",
+    )
+    _add_where(parser)
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from regap_patch.study.branches import branches
+    from regap_patch.study.protocol import read_protocol
+    from regap_patch.study.study_report import report_study, verdicts_of
+    from regap_patch.study.study_run import read_study
+
+    protocol, output = read_protocol(arguments.protocol), arguments.output_path.resolve()
+    read_study(output)
+    page = report_study(protocol, branches(protocol, output / "store"), output)
+    for name, verdict in verdicts_of(output):
+        print(f"{name:<22} {verdict}")
+    print(page)
+    return 0

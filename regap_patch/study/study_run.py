@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import StudyError
+from regap_patch.report.json_files import write_json, write_text
 
 from .environment import commit
 from .git_facts import facts_of
@@ -27,7 +27,7 @@ from .protocol import Protocol
 from .settings_file import hint
 from .store import Node, check_node, digest_of_code, is_done, read_record, write_record
 
-STUDY = "study.json"
+STUDY, STORE = "study.json", "store"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -171,9 +171,27 @@ def run_study(
     chosen = choose(nodes, choice)
     remedy = "wait for it, or name another --output_path."
     with disk_in_words(output_path), held(output_path, remedy) as study, held(store, remedy) as pieces:
+        link_store(output_path, store)
         board = StoreBoard(store, chosen, [study, pieces])
         write_study(protocol, nodes, output_path, choice)
         board.run(jobs)
+
+
+def link_store(output_path: Path, store: Path) -> None:
+    """Let `store` in the study's folder mean a store that lies elsewhere, so that its pages point to it.
+
+    Raises:
+        StudyError: another store is there already.
+    """
+    link = output_path / STORE
+    if link.resolve() == store.resolve():
+        return
+    if link.exists() or link.is_symlink():
+        raise StudyError(
+            f"The store {store} was named, but {link} is there already, and a study has one: leave "
+            "--store_path out, or name another --output_path."
+        )
+    link.symlink_to(store.resolve(), target_is_directory=True)
 
 
 def write_study(protocol: Protocol, nodes: Collection[Node], output_path: Path, choice: Choice) -> Path:
@@ -181,7 +199,7 @@ def write_study(protocol: Protocol, nodes: Collection[Node], output_path: Path, 
 
     Returns:
         Its path. It holds `protocol` (name, sha256, commit, edited, smoke), `branches` (folder of every name,
-        relative to the study's if it lies there) and `runs` (when, at which commit, what was asked).
+        relative to the study's) and `runs` (when, at which commit, what was asked).
     """
     path = output_path / STUDY
     runs = read_study(output_path)["runs"] if path.exists() else []
@@ -196,18 +214,11 @@ def write_study(protocol: Protocol, nodes: Collection[Node], output_path: Path, 
             "edited": facts.edited,
             "smoke": protocol.smoke,
         },
-        "branches": {node.name: os.path.relpath(node.output, output_path.resolve()) for node in nodes},
+        "branches": {node.name: f"{STORE}/{node.output.name}" for node in nodes},
         "runs": [*runs, {"started": now, "commit": commit()} | asked],
     }
-    _replace(output_path / "protocol.yaml", protocol.text)
-    _replace(path, json.dumps(content, indent=1))
-    return path
-
-
-def _replace(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    write_text(output_path / "protocol.yaml", protocol.text)
+    return write_json(path, content)
 
 
 def read_study(output_path: Path) -> dict[str, Any]:

@@ -16,18 +16,18 @@ from regap_patch.report.runs import read_run
 
 from .outcome_table import Outcome, TrainingStep
 from .store import Node, is_done
+from .study_run import STORE
 
 JUDGE: dict[Kind, str] = {"harm": "world", "benign": "world", "utility": "scorer"}
 INCOHERENT = ("incoherent", "empty")
 _STAGES = {"measures1": "stage1", "measures2": "stage2"}
 
 
-def outcomes_of(nodes: Sequence[Node], root: Path) -> list[Outcome]:
+def outcomes_of(nodes: Sequence[Node]) -> list[Outcome]:
     """The rows of all measures among the pieces of a study.
 
     Args:
         nodes: of the study, see `branches`.
-        root: the study's folder; sources are relative to it.
 
     Raises:
         StudyError: a piece is not made yet.
@@ -35,7 +35,7 @@ def outcomes_of(nodes: Sequence[Node], root: Path) -> list[Outcome]:
     rows: list[Outcome] = []
     for node in nodes:
         if node.kind == "measures":
-            rows += _Measured(node, root).rows()
+            rows += _Measured(node).rows()
     return rows
 
 
@@ -74,9 +74,9 @@ def _made(node: Node) -> Path:
 class _Measured:
     """The measures of one checkpoint as rows."""
 
-    def __init__(self, node: Node, root: Path) -> None:
+    def __init__(self, node: Node) -> None:
         self.variant, self.llm, self.arm, step = _place(node)
-        self.stage, self.folder, self.root = _STAGES[step], _made(node), root
+        self.stage, self.folder = _STAGES[step], _made(node)
 
     def _row(
         self,
@@ -89,7 +89,7 @@ class _Measured:
         count: int | None = None,
         n: int | None = None,
     ) -> Outcome:
-        source = (self.folder / file).relative_to(self.root).as_posix()
+        source = f"{STORE}/{self.folder.name}/{file}"
         place = (self.variant, self.llm, self.arm, self.stage, condition, metric)
         return Outcome(*place, float(value), stderr, count, n, source)
 

@@ -196,7 +196,7 @@ def test_an_orphan_that_escaped_keeps_the_folder_held(protocol: Protocol, tmp_pa
     """A grandchild outlives its killed parent; as long as it may write, nobody makes anything there."""
     root = tmp_path / "study"
     process = subprocess.Popen([sys.executable, "-c", LEAVES_AN_ORPHAN, str(root)], cwd=ROOT)
-    until(lambda: (root / "store" / "logs").exists())
+    until((root / "store" / "logs").exists)
     time.sleep(1.0)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
