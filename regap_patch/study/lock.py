@@ -27,10 +27,16 @@ def held(folder: Path, remedy: str) -> Iterator[int]:
         remedy: what to do if another holds it, as the end of a sentence.
 
     Raises:
-        StudyError: another process holds it.
+        StudyError: another process holds it, or it cannot be a folder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = (folder / "lock").open("a+")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise StudyError(
+            f"{folder} was to be a folder to work in, but that fails ({error.strerror}): name another."
+        ) from error
+    with opened as file:
         _take(file, folder, remedy)
         file.truncate(0)
         file.write(str(os.getpid()))
