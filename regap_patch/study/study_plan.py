@@ -11,21 +11,22 @@ from typing import Any
 from .store import RECORD, Node, is_done, read_record
 
 # Seconds of a start (imports, loading) and of a step, by kind, for a store that holds none of that kind yet.
-# Seen in runs of width 128 and 2 layers, one thread each on the 2 shared cores of a virtual x86 server.
-START = 8.0
+# Seen with LLMs of width 128 and 2 layers, two at a time on the 2 cores of a virtual x86 server.
+START, STEP = 10.0, 0.25
 SECONDS: dict[str, tuple[float, float]] = {
-    "text": (3.0, 0.0),
-    "tokens": (3.0, 0.0),
-    "base": (START, 0.2),
-    "benchmark": (5.0, 0.0),
-    "benchmark-stray": (5.0, 0.0),
-    "aligned": (START, 0.6),
-    "pictures": (10.0, 0.0),
-    "tower": (START, 0.1),
-    "stage1": (12.0, 0.4),
-    "surgery": (15.0, 0.0),
-    "stage2": (12.0, 0.5),
-    "measures": (60.0, 0.0),
+    "text": (2.0, 0.0),
+    "tokens": (2.0, 0.0),
+    "base": (START, 0.27),
+    "benchmark": (1.0, 0.0),
+    "benchmark-stray": (1.0, 0.0),
+    "conversations": (1.0, 0.0),
+    "aligned": (START, 0.1),
+    "pictures": (7.0, 0.0),
+    "tower": (5.0, 0.04),
+    "stage1": (START, 0.25),
+    "surgery": (START, 0.0),
+    "stage2": (START, 0.2),
+    "measures": (18.0, 0.0),
 }
 
 
@@ -104,7 +105,7 @@ def _seconds(node: Node, records: dict[str, list[dict[str, Any]]]) -> float:
         return float(statistics.median(alike))
     if rates := [record["seconds"] / record["steps"] for record in known if record.get("steps")]:
         return float(statistics.median(rates)) * node.steps
-    start, step = SECONDS.get(node.kind, (START, 0.5))
+    start, step = SECONDS.get(node.kind, (START, STEP))
     return start + step * node.steps
 
 
