@@ -91,8 +91,8 @@ def _jobs(asked: int) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from regap_patch.study.branches import branches
+    from regap_patch.study.clone import check_clone
     from regap_patch.study.protocol import may_report_primary, read_protocol
-    from regap_patch.study.quickstart import check_clone
     from regap_patch.study.study_run import Choice, choose, run_study
 
     protocol, jobs = read_protocol(arguments.protocol), _jobs(arguments.jobs)

@@ -17,9 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .arms import Arm, read_arms
+from .clone import SCRIPTS, module
 from .instructions import NAME as CONVERSATIONS
 from .protocol import MAIN, Protocol
-from .quickstart import SCRIPTS, module
 from .store import Node, plan_node
 
 STUDY = "regap_patch/study"

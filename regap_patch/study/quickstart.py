@@ -9,17 +9,13 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
-from regap_patch.errors import ReportError, StudyError
+from regap_patch.errors import ReportError
 
+from .clone import SCRIPTS, check_clone, module
 from .jobs import Board, Job, code_digest
 from .outcome import ARMS, collect, plot, table
-
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = REPOSITORY / "scripts" / "mini"
-NEEDED = ("torch", "transformers", "accelerate", "sentencepiece", "PIL", "tqdm", "llava")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +42,6 @@ SIZES = {
         pretrain_batch=8,
     ),
 }
-
-
-def module(name: str, *flags: object) -> tuple[str, ...]:
-    """The command that runs a module of this package."""
-    return (sys.executable, "-m", f"regap_patch.study.{name}", *map(str, flags))
 
 
 def _shared_jobs(root: Path, size: Size, seed: int) -> list[Job]:
@@ -119,31 +110,11 @@ def _arm_jobs(root: Path, size: Size, seed: int, arm: str) -> list[Job]:
     return [*jobs, Job(f"answers {arm}", ask, answers, needs=need)]
 
 
-def code_of(*rooms: str) -> str:
-    """Hash of the code that a step may run: llava, the scripts, and folders of ours (all by default)."""
+def _code() -> str:
+    """Hash of the code that a step may run."""
     llava = Path(str(import_module("llava").__file__)).parent
     ours = Path(__file__).parents[1]
-    return code_digest([llava, *(ours / room for room in rooms or (".",)), SCRIPTS.parent])
-
-
-def check_clone() -> None:
-    """Make sure that what the steps run is there, and set what makes them the same everywhere.
-
-    Raises:
-        StudyError: it is not.
-    """
-    absent = [name for name in NEEDED if find_spec(name) is None]
-    if absent or not SCRIPTS.is_dir():
-        raise StudyError(
-            "The quickstart runs scripts/mini of a clone in the environment of `make setup`, "
-            f"but {', '.join(absent) or SCRIPTS} is not there: clone it and run `make quickstart`."
-        )
-    for name, value in {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }.items():
-        os.environ.setdefault(name, value)
+    return code_digest([llava, ours, SCRIPTS.parent])
 
 
 def run_quickstart(
@@ -170,7 +141,7 @@ def run_quickstart(
         *_shared_jobs(root, sizes, seed),
         *(job for arm in ARMS for job in _arm_jobs(root, sizes, seed, arm)),
     ]
-    board = Board(root, jobs, code_of())
+    board = Board(root, jobs, _code())
     board.run(parallel or min(2, os.cpu_count() or 1))
     results = collect(root, board.seconds()) | {"size": asdict(sizes), "seed": seed}
     path = root / "results.json"

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from regap_patch.records import digest
 
+from .clone import module
 from .environment import version_of
 from .jobs import Board, Job
 from .lock import held
-from .quickstart import module
 from .refusal_corpus import Corpus
 
 _TEXT = ("scenes", "language", "recipes", "requests", "refusal_text", "refusal_corpus")
