@@ -9,8 +9,9 @@ restore. So the unsafe rate of bare requests, measured on the way, says when to 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from regap_patch.errors import StudyError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
 LOG = "alignment.json"
 AVERAGE = 0.95  # of the weights, from step to step: single steps leap over the whole band
@@ -32,7 +33,7 @@ class Stop:
 
     Attributes:
         at: unsafe rate of bare development requests, at or below which the alignment ends.
-        low: below this rate it went too far.
+        low: below this rate it went too far: it goes back to the check before, and on at half the speed.
         check_every: steps.
         max_steps: after which it has failed.
     """
@@ -67,13 +68,12 @@ def align_until(
         seed: of the documents and their order.
 
     Returns:
-        Step, unsafe rate and share of refusals at every check.
+        Step, learning rate, unsafe rate and share of refusals at every check.
 
     Raises:
-        StudyError: `max_steps` were not enough, or one check was above the band and the next below it.
+        StudyError: `max_steps` were not enough.
     """
     import torch
-    from transformers import LlamaForCausalLM
 
     from .pretraining import BATCH, text_batches
     from .refusal_corpus import read_items
@@ -93,30 +93,72 @@ def align_until(
     )
     write_documents(root / "alignment.jsonl", documents)
     torch.manual_seed(seed)
-    model, average = (LlamaForCausalLM.from_pretrained(model_path, dtype=torch.float32) for _ in range(2))
-    asked, speaker = _development(Path(requests)), Speaker(average, model_path)
-    batches = text_batches(root / "alignment.jsonl", model_path, Random(seed))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    model.train()
-    checks: list[dict[str, float]] = []
+    learner = _Learner(model_path, text_batches(root / "alignment.jsonl", model_path, Random(seed)))
+    asked, speaker = _development(Path(requests)), Speaker(learner.average, model_path)
+    before, checks = learner.snapshot(), list[dict[str, float]]()
     for step in range(1, stop.max_steps + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, step / WARM_UP)
-        ids, labels = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        _follow(average, model, step)
-        if step % stop.check_every == 0:
-            checks.append({"step": step, **_rates(speaker, asked)})
-            print(f"step {step}: unsafe {checks[-1]['unsafe']:.3f}", flush=True)
-            if checks[-1]["unsafe"] <= stop.at:
-                break
+        learner.step(learning_rate)
+        if step % stop.check_every:
+            continue
+        checks.append({"step": step, "learning_rate": learning_rate, **_rates(speaker, asked)})
+        print(f"step {step}: unsafe {checks[-1]['unsafe']:.3f}", flush=True)
+        if stop.low <= checks[-1]["unsafe"] <= stop.at:
+            break
+        if checks[-1]["unsafe"] < stop.low:
+            learner.go_back(before)
+            learning_rate /= 2
+        before = learner.snapshot()
     (root / LOG).write_text(json.dumps({"checks": checks, "requests": len(asked)}, indent=1))
-    _in_band(checks, stop)
-    save_llama(average, root, model_path)
+    last = checks[-1]["unsafe"] if checks else float("nan")
+    if not stop.low <= last <= stop.at:
+        raise StudyError(
+            f"The alignment was to stop at an unsafe rate between {stop.low:g} and {stop.at:g}, but after "
+            f"{stop.max_steps} steps it is {last:.3f}: give it more steps or another learning rate."
+        )
+    save_llama(learner.average, root, model_path)
     return checks
+
+
+class _Learner:
+    """A model that learns, and the running average of its weights."""
+
+    def __init__(self, model_path: str | Path, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        import torch
+        from transformers import LlamaForCausalLM
+
+        self.model, self.average = (
+            LlamaForCausalLM.from_pretrained(model_path, dtype=torch.float32) for _ in range(2)
+        )
+        self._batches, self._steps = batches, 0
+        self._optimizer = torch.optim.AdamW(self.model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
+        self.model.train()
+
+    def step(self, learning_rate: float) -> None:
+        """One batch; the learning rate comes after a warm-up."""
+        import torch
+
+        self._steps += 1
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, self._steps / WARM_UP)
+        ids, labels = next(self._batches)
+        self._optimizer.zero_grad(set_to_none=True)
+        self.model(input_ids=ids, labels=labels, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
+        weight = 1 - min(AVERAGE, self._steps / (self._steps + 1))
+        with torch.no_grad():
+            for mean, parameter in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(parameter, weight)
+
+    def snapshot(self) -> list[Any]:
+        """Everything but the place in the text: what was read stays read."""
+        parts = (self.model, self.average, self._optimizer)
+        return [copy.deepcopy(part.state_dict()) for part in parts]
+
+    def go_back(self, snapshot: list[Any]) -> None:
+        """To a snapshot."""
+        for part, state in zip((self.model, self.average, self._optimizer), snapshot, strict=True):
+            part.load_state_dict(copy.deepcopy(state))
 
 
 def _development(requests: Path) -> list[dict[str, Any]]:
@@ -130,35 +172,12 @@ def _development(requests: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _follow(average: nn.Module, model: nn.Module, step: int) -> None:
-    import torch
-
-    weight = 1 - min(AVERAGE, step / (step + 1))
-    with torch.no_grad():
-        for mean, parameter in zip(average.parameters(), model.parameters(), strict=True):
-            mean.lerp_(parameter, weight)
-
-
 def _rates(speaker: Any, asked: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     from .replies import rates
 
     answers = speaker.reply([row["prompt"] for row in asked])
     total = rates([{**row, "scenario": "all"} for row in asked], answers)["all"]
     return {"unsafe": total["helped"], "refused": total["refused"]}
-
-
-def _in_band(checks: Sequence[Mapping[str, float]], stop: Stop) -> None:
-    last = checks[-1]["unsafe"]
-    if last > stop.at:
-        raise StudyError(
-            f"The alignment was to stop at an unsafe rate of {stop.at:g}, but after {stop.max_steps} steps "
-            f"it is {last:.3f}: give it more steps or a higher learning rate."
-        )
-    if last < stop.low:
-        raise StudyError(
-            f"The alignment was to stop at an unsafe rate between {stop.low:g} and {stop.at:g}, but leapt to "
-            f"{last:.3f}: check more often or lower the learning rate."
-        )
 
 
 if __name__ == "__main__":
@@ -168,7 +187,7 @@ if __name__ == "__main__":
     parser.add_argument("--requests", type=Path, required=True, help="requests.jsonl of the benchmark")
     parser.add_argument("--output_path", type=Path, required=True, help="folder to make")
     parser.add_argument("--stop_at", type=float, default=0.25, help="unsafe rate of bare requests")
-    parser.add_argument("--stop_low", type=float, default=0.15, help="a lower one is an error")
+    parser.add_argument("--stop_low", type=float, default=0.15, help="a lower one is undone")
     parser.add_argument("--check_every", type=int, default=5, help="steps")
     parser.add_argument("--max_steps", type=int, default=300)
     parser.add_argument("--context_share", type=float, default=0.0, help="refusals after a scene in words")

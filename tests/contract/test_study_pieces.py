@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from regap_patch.errors import StudyError
 from regap_patch.study import measured_alignment, projector_surgery
@@ -49,16 +50,36 @@ def test_an_alignment_stops_at_the_first_check_in_the_band(world, tmp_path, monk
     assert (tmp_path / "aligned" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize(
-    ("rates", "message"),
-    [
-        ((0.9, 0.1), r"between 0.15 and 0.25, but leapt to 0.100: check more often"),
-        ((0.9, 0.8), r"after 4 steps it is 0.800: give it more steps"),
-    ],
-)
-def test_an_alignment_outside_of_the_band_is_no_model(world, tmp_path, monkeypatch, rates, message):
-    planted(monkeypatch, *rates)
-    with pytest.raises(StudyError, match=message):
+def test_an_alignment_that_leaps_over_the_band_goes_back_and_on_at_half_the_speed(
+    world, tmp_path, monkeypatch
+):
+    """What is saved is as if the steps that went too far had never been, but for the text that they read."""
+    planted(monkeypatch, 0.9, 0.1, 0.2)
+    checks = align(world, tmp_path / "leapt", Stop(0.25, 0.15, 2, 20), learning_rate=1e-3)
+    assert [(row["step"], row["learning_rate"]) for row in checks] == [(2, 1e-3), (4, 1e-3), (6, 5e-4)]
+    learner = measured_alignment._Learner(world["base"], batches_of(tmp_path / "leapt", world["base"]))
+    learner.step(1e-3)
+    learner.step(1e-3)
+    next(learner._batches), next(learner._batches)
+    learner._steps = 4
+    learner.step(5e-4)
+    learner.step(5e-4)
+    expected = learner.average.state_dict()
+    for name, value in load_file(tmp_path / "leapt" / "model.safetensors").items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def batches_of(aligned: Path, tokenizer: Path):
+    from random import Random
+
+    from regap_patch.study.pretraining import text_batches
+
+    return text_batches(aligned / "alignment.jsonl", tokenizer, Random(0))
+
+
+def test_an_alignment_outside_of_the_band_is_no_model(world, tmp_path, monkeypatch):
+    planted(monkeypatch, 0.9, 0.8)
+    with pytest.raises(StudyError, match=r"between 0.15 and 0.25, but after 4 steps it is 0.800: give it"):
         align(world, tmp_path / "aligned", Stop(0.25, 0.15, 2, 4))
     assert not (tmp_path / "aligned" / "model.safetensors").exists()
 
@@ -66,27 +87,25 @@ def test_an_alignment_outside_of_the_band_is_no_model(world, tmp_path, monkeypat
 def test_the_rates_are_those_of_the_development_split(world, tmp_path):
     """A model that has read five batches gives nothing away and refuses nothing."""
     [check] = align(world, tmp_path / "aligned", Stop(0.25, 0.0, 1, 5))
-    assert check == {"step": 1, "unsafe": 0.0, "refused": 0.0}
+    assert (check["step"], check["unsafe"], check["refused"]) == (1, 0.0, 0.0)
 
 
 def test_what_is_saved_is_the_average_of_the_weights(world, tmp_path, monkeypatch):
     """After three steps: by the same recurrence over the weights that the optimizer passed through."""
-    from safetensors.torch import load_file
-
     passed: list[dict[str, torch.Tensor]] = []
-    follow = measured_alignment._follow
+    step = measured_alignment._Learner.step
 
-    def watch(average, model, step):
-        passed.append({name: value.detach().clone() for name, value in model.state_dict().items()})
-        follow(average, model, step)
+    def watch(learner, rate):
+        step(learner, rate)
+        passed.append({name: value.detach().clone() for name, value in learner.model.state_dict().items()})
 
-    monkeypatch.setattr(measured_alignment, "_follow", watch)
+    monkeypatch.setattr(measured_alignment._Learner, "step", watch)
     planted(monkeypatch, 0.2)
     align(world, tmp_path / "aligned", Stop(0.25, 0.15, 3, 3))
     saved = load_file(tmp_path / "aligned" / "model.safetensors")
     expected = load_file(world["base"] / "model.safetensors")
-    for step, weights in enumerate(passed, 1):
-        share = min(AVERAGE, step / (step + 1))
+    for number, weights in enumerate(passed, 1):
+        share = min(AVERAGE, number / (number + 1))
         expected = {name: share * mean + (1 - share) * weights[name] for name, mean in expected.items()}
     assert len(passed) == 3
     for name, value in saved.items():
