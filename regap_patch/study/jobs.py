@@ -49,12 +49,26 @@ class Job:
     key: str | None = None
 
 
+def _bar(name: str, width: int, position: int, total: int, begin: int = 0) -> Any:
+    """A line that moves, on a terminal."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
+    return tqdm(
+        total=total,
+        initial=begin,
+        desc=f"{name:<{width}}",
+        position=position,
+        leave=False,
+        disable=None,
+        bar_format=form,
+    )
+
+
 class _Running:
     """A started job, its log and its bar; it ends with us, and holds till then what we hold."""
 
-    def __init__(self, job: Job, log: Path, position: int, holds: Sequence[int]) -> None:
-        from tqdm import tqdm
-
+    def __init__(self, job: Job, log: Path, position: int, width: int, holds: Sequence[int]) -> None:
         self.job, self.log, self.position = job, log, position
         self.began = time.monotonic()
         starter = (sys.executable, "-I", "-S", str(Path(__file__).with_name("ends_with_parent.py")))
@@ -66,10 +80,7 @@ class _Running:
                 env=os.environ | job.environment,
                 pass_fds=holds,
             )
-        form = "{desc:<24} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
-        self.bar = tqdm(
-            total=job.steps or 1, desc=job.name, position=position, leave=False, disable=None, bar_format=form
-        )
+        self.bar = _bar(job.name, width, position, job.steps or 1)
 
     def refresh(self) -> None:
         """Move the bar to the last step that the log counts."""
@@ -159,9 +170,9 @@ class Board:
         self._set_stamp(job.name, done=False, seconds=0.0)
         log = self.log(job.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        return _Running(job, log, position, self.holds)
+        return _Running(job, log, position, self._width, self.holds)
 
-    def _finish(self, running: _Running) -> None:
+    def _finish(self, running: _Running, place: int) -> None:
         from tqdm import tqdm
 
         seconds = time.monotonic() - running.began
@@ -169,7 +180,7 @@ class Board:
         if running.process.returncode != 0 or not running.job.output.exists():
             raise StudyError(f"The step '{running.job.name}' {running.ending()}")
         self._set_stamp(running.job.name, done=True, seconds=round(seconds, 1))
-        tqdm.write(f"{running.job.name:<{self._width}} {seconds:6.1f} s")
+        tqdm.write(f"{running.job.name:<{self._width}} {seconds:6.1f} s  ({place} of {len(self.jobs)})")
 
     def say_done(self, names: Sequence[str]) -> None:
         """Say which jobs were done before."""
@@ -184,20 +195,11 @@ class Board:
         Raises:
             StudyError: a job failed; the others are stopped, and a later call goes on from there.
         """
-        from tqdm import tqdm
-
         done = [name for name in self.jobs if self.is_done(name)]
         self.say_done(done)
         waiting = [name for name in self.jobs if name not in set(done)]
         running: list[_Running] = []
-        whole = tqdm(
-            total=len(self.jobs),
-            initial=len(done),
-            desc="in all",
-            position=parallel,
-            leave=False,
-            disable=None,
-        )
+        whole = _bar("in all", self._width, parallel, len(self.jobs), len(done))
         try:
             while waiting or running:
                 ready = [name for name in waiting if {*self.jobs[name].needs} <= {*done}]
@@ -211,7 +213,7 @@ class Board:
                         item.refresh()
                     else:
                         running.remove(item)
-                        self._finish(item)
+                        self._finish(item, len(done) + 1)
                         done.append(item.job.name)
                         whole.update()
         finally:
