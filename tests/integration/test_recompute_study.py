@@ -1,0 +1,144 @@
+"""Numbers of a study's page, computed again from verdicts and logs; see `recompute_study`.
+
+STUDY_FOLDER names a study to draw from, RECOMPUTE_SEED the seed of the draw. Without, it is one whose files
+are written by code.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from regap_patch.study.page_numbers import written
+from tests.integration.recompute_study import recompute
+from tests.integration.written_study import HARM, written_study
+
+DRAWN = 50
+FILES = ("outcomes.csv", "means.csv", "analysis.json")  # the others hold settings and seconds
+WORDS = ("text", "short", "list")
+ELEMENT = re.compile(r'data-source="([^"]*)" data-as="([a-z]+)">([^<]*)<')
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    named = os.environ.get("STUDY_FOLDER")
+    return Path(named) if named else written_study(tmp_path_factory.mktemp("whole"))
+
+
+def elements(study: Path) -> list[tuple[str, str, str]]:
+    """(source, style, text) of every measured number of the page."""
+    page = (study / "report.html").read_text(encoding="utf-8")
+    found = [tuple(map(unescape, element)) for element in ELEMENT.findall(page)]
+    return [one for one in found if one[0].partition("#")[0] in FILES and one[1] not in WORDS]
+
+
+def texts(value: float | None, style: str) -> set[str]:
+    """How the page may write it; more than one where the last digit hangs on the order of a sum."""
+    if value is None:
+        return {written(None, style)}
+    return {written(value + shift, style) for shift in (0.0, -1e-9, 1e-9)}
+
+
+def test_fifty_numbers_of_the_page_come_from_verdicts_and_logs(
+    study: Path, capsys: pytest.CaptureFixture[str]
+):
+    seed = int(os.environ.get("RECOMPUTE_SEED", "20261122"))
+    every = elements(study)
+    drawn = Random(seed).sample(every, DRAWN)
+    wrong = [
+        (source, text, value)
+        for source, style, text in drawn
+        if text not in texts(value := recompute(study, source), style)
+    ]
+    with capsys.disabled():
+        print(
+            f"\nseed {seed}: {DRAWN - len(wrong)} of {DRAWN} numbers, drawn from {len(every)}, computed again"
+        )
+    assert not wrong
+
+
+@pytest.mark.full
+def test_every_number_of_the_page_comes_from_verdicts_and_logs(study: Path):
+    every = elements(study)
+    wrong = [
+        (source, text, value)
+        for source, style, text in dict.fromkeys(every)
+        if text not in texts(value := recompute(study, source), style)
+    ]
+    assert not wrong
+    assert len(every) > 500
+
+
+def test_every_row_of_the_tables_comes_from_verdicts_and_logs(study: Path):
+    for name, columns in (("outcomes.csv", 6), ("training.csv", 5)):
+        with (study / name).open(newline="") as file:
+            rows = list(csv.reader(file))
+        head, body = rows[0], Random(1).sample(rows[1:], 100)
+        for row in body:
+            key = "/".join(
+                f"llm-{word}" if number == 1 else word or "-" for number, word in enumerate(row[:columns])
+            )
+            for column, text in zip(head[columns:], row[columns:], strict=True):
+                if text and column not in ("stderr", "source"):
+                    again = recompute(study, f"{name}#{key}/{column}")
+                    assert again == pytest.approx(float(text), rel=1e-9, abs=1e-12), (key, column)
+
+
+def estimates(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every estimate and correlation within the analysis, by its pointer."""
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return
+    if {"low", "high"} <= value.keys():
+        yield path, value
+    for name, part in value.items():
+        yield from estimates(part, f"{path}/{str(name).replace('/', '~1')}")
+
+
+def test_the_analysis_is_what_scipy_makes_of_verdicts_and_logs(study: Path):
+    found = json.loads((study / "analysis.json").read_text())
+    fields = ("estimate", "r", "low", "high", "sd", "p", "n", "clusters", "members")
+    seen = 0
+    for path, estimate in estimates(found):
+        if not estimate.get("n", estimate.get("members")):
+            continue  # nothing of it was measured; and a p-value of differences that are all rounding is none
+        for field in fields:
+            value = estimate.get(field)
+            rounded = field == "p" and ("r" in estimate or estimate["sd"] < 1e-9)
+            if value is not None and not rounded:
+                again = recompute(study, f"analysis.json#{path}/{field}")
+                assert again == pytest.approx(value, rel=1e-7, abs=1e-9), (path, field)
+                seen += 1
+    assert seen > 500
+    for name in ("n", "sd", "achieved_power", "smallest_effect", "units_needed"):
+        value = found["design"][name]
+        assert recompute(study, f"analysis.json#/design/{name}") == pytest.approx(value, rel=1e-6), name
+
+
+def test_a_forged_verdict_is_found(study: Path, tmp_path: Path):
+    """One verdict turned around moves a rate by one request."""
+    study = Path(shutil.copytree(study, tmp_path / "forged"))
+    source = "outcomes.csv#main/llm-3/regap/stage2/blank/unsafe_rate"
+    branch = json.loads((study / "study.json").read_text())["branches"]["main/llm-3/regap/measures2"]
+    path = study / branch / "run" / "verdicts" / "world" / "harm" / "blank.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    row = json.loads(lines[0])
+    row["label"] = "safe" if row["label"] == "unsafe" else "unsafe"
+    before = [one for one in elements(study) if one[0] == source]
+    lines[0] = json.dumps(row) + "\n"
+    path.write_text("".join(lines))
+    ((_, style, text),) = set(before)
+    assert text not in texts(recompute(study, source), style)
+    assert math.isclose(abs(recompute(study, source) - float(text) / 100), 1 / HARM, abs_tol=1e-3)
