@@ -11,6 +11,7 @@ from typing import Any
 from regap_patch.errors import StudyError
 from regap_patch.records import Kind
 from regap_patch.report.cells import cell_of
+from regap_patch.report.proportions import LEVEL, normal_quantile, wilson
 from regap_patch.report.run_folder import Item, read_evaluation
 from regap_patch.report.runs import read_run
 
@@ -134,7 +135,9 @@ class _Measured:
         yield self._row(mode, "refusal_opener_prob", cell["first_token_refusal_prob"], "run")
 
     def _share(self, mode: str, metric: str, count: int, n: int) -> Outcome:
-        return self._row(mode, metric, count / n, "run", count=count, n=n)
+        ends = wilson(count, n)
+        stderr = (ends.high - ends.low) / 2 / normal_quantile(LEVEL)
+        return self._row(mode, metric, count / n, "run", stderr=stderr, count=count, n=n)
 
 
 def _steps(node: Node, variant: str, llm: int, arm: str, stage: str) -> Iterator[TrainingStep]:
