@@ -160,21 +160,32 @@ def is_done(node: Node) -> bool:
     return (node.output / RECORD).is_file()
 
 
+def read_facts(path: Path, names: Sequence[str], remedy: str) -> dict[str, Any]:
+    """The content of a JSON file of this package.
+
+    Args:
+        path: of the file.
+        names: that it must hold.
+        remedy: what to do if it does not, as the end of a sentence.
+
+    Raises:
+        StudyError: it is not there, torn, or without one of the names.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {name: found[name] for name in names} | found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} cannot be read ({error}): {remedy}") from error
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The `node.json` of a folder: what `_key` hashes, `key`, how it was made, and its `files`.
 
     Raises:
         StudyError: there is none, or it cannot be read.
     """
-    path = folder / RECORD
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("key", "kind", "recipe", "made_from")} | found
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{path} should say what the folder was made from, but cannot be read ({error}): "
-            "remove the folder, and the next run makes it again."
-        ) from error
+    remedy = "remove the folder, and the next run makes it again."
+    return read_facts(folder / RECORD, ("key", "kind", "recipe", "made_from"), remedy)
 
 
 def write_record(node: Node, seconds: float, commit: str | None) -> None:

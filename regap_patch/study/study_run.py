@@ -7,7 +7,6 @@ While a runner lives, nobody else makes pieces in its folder, and nothing that i
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from .jobs import Board, Job
 from .lock import held
 from .protocol import Protocol
 from .settings_file import hint
-from .store import Node, check_node, digest_of_code, is_done, read_record, write_record
+from .store import Node, check_node, digest_of_code, is_done, read_facts, read_record, write_record
 
 STUDY, STORE = "study.json", "store"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -227,15 +226,8 @@ def read_study(output_path: Path) -> dict[str, Any]:
     Raises:
         StudyError: there is none, or it cannot be read.
     """
-    path = output_path / STUDY
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("protocol", "branches", "runs")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"A study was looked for in {output_path}, but its {STUDY} cannot be read ({error}): "
-            "`regap study run` makes it."
-        ) from error
+    remedy = "`regap study run` makes it."
+    return read_facts(output_path / STUDY, ("protocol", "branches", "runs"), remedy)
 
 
 def results_commits(nodes: Collection[Node]) -> list[str | None]:

@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_one_is_one_sentence(toy: Path, capsys):
 def test_a_report_needs_a_study(toy: Path, capsys: pytest.CaptureFixture[str]):
     words = ["study", "report", str(toy), "--output_path", str(toy.parent / "study")]
     assert main(words) == 1
-    assert "its study.json cannot be read" in capsys.readouterr().err
+    assert "study.json cannot be read" in capsys.readouterr().err
 
 
 def test_help_teaches_the_order(capsys: pytest.CaptureFixture[str]):
