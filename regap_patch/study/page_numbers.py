@@ -52,7 +52,7 @@ def key_of(name: str, row: Mapping[str, Any]) -> str:
 def _number(value: float) -> str:
     """Three significant digits, and never a power of ten."""
     if value == 0 or 0.001 <= abs(value) < 1000:
-        return f"{value:.3g}"
+        return f"{value:#.3g}".rstrip(".")
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.5f}"
 
 

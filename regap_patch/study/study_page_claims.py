@@ -8,7 +8,7 @@ from regap_patch.report.document import Part, folded
 from regap_patch.report.proportions import normal_quantile
 
 from .outcome_columns import MAIN
-from .page_markup import element, estimate, filled, table
+from .page_markup import element, estimate, filled, joined, table
 from .page_numbers import Numbers, Piece, Words
 from .study_figures import Estimate, forest
 from .study_page_words import (
@@ -26,28 +26,50 @@ from .study_page_words import (
 
 def verdicts(numbers: Numbers) -> Part:
     """Every verdict with its rule, and the protocol that fixed them."""
-    claims: list[tuple[str, str, str]] = [
-        ("gate", "The gate: without a regulariser, an image raises the unsafe rate above words and text", ""),
-        ("claim_c", "Claim C: the regulariser lowers what an image adds to the unsafe rate", "points"),
-        ("claim_a", "Claim A: a larger gap goes with a higher unsafe rate", ""),
-        ("claim_b", "Claim B: the gap comes from pretraining the projector, and persists", ""),
-        ("utility", "The regulariser keeps utility", "points"),
-    ]
-    rows = [_verdict(numbers, name, words, style) for name, words, style in claims]
-    caption = [
-        "Every verdict follows from its rule. Differences in percentage points with ",
-        level_of(numbers),
-    ]
+    rows = [_verdict(numbers, name, words) for name, words in _CLAIMS.items()]
+    caption = ["Every verdict follows from its rule. Rates in percentage points, with ", level_of(numbers)]
     head = ("claim", "verdict", "estimate", "rule", "standing")
-    drawn = table("Verdicts", [*caption, " t intervals over LLMs."], head, rows, left=5)
-    return Part("verdicts", "Verdicts", f'<div class="reading">{drawn}</div>{_protocol(numbers)}')
+    drawn = table("Verdicts", [*caption, " intervals over LLMs."], head, rows, left=5)
+    note = at("claim_c", "note")
+    few = element("p", text_of(numbers, note), "quiet") if numbers.has(note) else ""
+    return Part("verdicts", "Verdicts", f'<div class="reading">{drawn}</div>{few}{_protocol(numbers)}')
 
 
-def _verdict(numbers: Numbers, name: str, words: str, style: str) -> list[Piece | Words]:
+_CLAIMS = {
+    "gate": "The gate: without a regulariser, an image raises the unsafe rate above words and text",
+    "claim_c": "Claim C: the regulariser lowers what an image adds to the unsafe rate",
+    "claim_a": "Claim A: a larger gap goes with a higher unsafe rate",
+    "claim_b": "Claim B: the gap comes from pretraining the projector, and persists",
+    "utility": "The regulariser keeps utility",
+}
+
+
+_ESTIMATES: dict[str, list[tuple[str, tuple[str, ...], str, str]]] = {
+    "gate": [
+        ("above words", ("image_minus_words",), "points", "estimate"),
+        ("above text", ("image_minus_text",), "points", "estimate"),
+    ],
+    "claim_c": [("", (), "points", "estimate")],
+    "claim_a": [
+        ("r with the centroids", ("gaps", "centroid_l2", "checkpoints"), "signed", "r"),
+        ("with MIR", ("gaps", "mir", "checkpoints"), "signed", "r"),
+    ],
+    "claim_b": [
+        ("arises", ("arises",), "number", "estimate"),
+        ("persists", ("persists",), "number", "estimate"),
+    ],
+    "utility": [("", (), "points", "estimate")],
+}
+
+
+def _verdict(numbers: Numbers, name: str, words: str) -> list[Piece | Words]:
     if name == "claim_c" and not may_report(numbers):
         return [words, "not reported", "-", text_of(numbers, at(name, "rule")), "no primary result"]
     standing = "primary" if name in numbers.analysis["labels"]["primary"] else "exploratory"
-    found = estimate(numbers, at(name), style) if style else ["-"]
+    found = joined(
+        [f"{what}{' ' * bool(what)}", *estimate(numbers, at(name, *path), style, value)]
+        for what, path, style, value in _ESTIMATES[name]
+    )
     return [words, text_of(numbers, at(name, "verdict")), found, text_of(numbers, at(name, "rule")), standing]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from regap_patch.report.document import Part, folded
 from regap_patch.report.formats import NONE
 
-from .outcome_columns import ASKED, GAPS, MAIN, SHARES, STAGES
+from .outcome_columns import ASKED, GAPS, IMAGE_CONDITIONS, MAIN, SHARES, STAGES, TEXT_CONDITIONS
 from .page_markup import element, estimate, filled, joined, table
 from .page_numbers import EMPTY, Numbers, Piece, Words
 from .study_page_words import METRICS, at, condition_in_words, difference, level_of, made, text_of
@@ -58,7 +58,7 @@ def _caption(numbers: Numbers, what: str) -> Words:
 
 def conditions(numbers: Numbers) -> Part:
     """Every condition of both primary arms."""
-    modes = dict.fromkeys(row["condition"] for row in numbers.rows("means.csv") if row["metric"] in ASKED)
+    modes = (*TEXT_CONDITIONS, *IMAGE_CONDITIONS)
     rows = [
         [
             STAGE_WORDS[stage],
@@ -76,7 +76,7 @@ def conditions(numbers: Numbers) -> Part:
     )
     head = ("stage", "arm", "condition", *(METRICS[metric] for metric in ASKED))
     drawn = table("Every condition", _caption(numbers, what), head, rows, left=3)
-    return Part("conditions", "Every condition", drawn)
+    return Part("conditions", "Every condition", _dense(drawn))
 
 
 def utility(numbers: Numbers) -> Part:
@@ -137,7 +137,13 @@ def gaps(numbers: Numbers) -> Part:
     head = ("stage", "arm", *(METRICS[metric] for metric in GAPS))
     what = "Image and text tokens at the input of the LLM, on the same held-out pairs; MIR over its layers."
     drawn = table("Gap and MIR", _caption(numbers, what), head, rows, left=2)
-    return Part("gaps", "Gap and MIR", drawn + folded("Other arms and variants", _other_gaps(numbers)))
+    others = folded("Other arms and variants", _dense(_other_gaps(numbers)))
+    return Part("gaps", "Gap and MIR", _dense(drawn) + others)
+
+
+def _dense(drawn: str) -> str:
+    """A table of many columns."""
+    return f'<div class="dense">{drawn}</div>'
 
 
 def _other_gaps(numbers: Numbers) -> str:
@@ -173,9 +179,11 @@ def arms(numbers: Numbers) -> Part:
     head = ("variant", "arm", "what it does", "against", "standing", "LLMs", "difference", "interval", "p")
     drawn = f'<div class="reading">{table("Arms and variants", caption, head, rows, left=5)}</div>'
     changes = "".join(
-        folded(f"Every change {STAGE_WORDS[stage]}", _changes(numbers, stage)) for stage in STAGES[1:]
+        folded(f"Every change {STAGE_WORDS[stage]}", _dense(_changes(numbers, stage))) for stage in STAGES[1:]
     )
-    return Part("arms", "Exploratory: other arms and variants", drawn + _gates(numbers) + changes)
+    return Part(
+        "arms", "Exploratory: other arms and variants", drawn + _gates(numbers) + changes + _missing(numbers)
+    )
 
 
 def _name(numbers: Numbers, place: int) -> list[Piece | Words]:
@@ -251,6 +259,24 @@ def _changes(numbers: Numbers, stage: str) -> str:
         "Change against the arm named above, mean over its LLMs; shares in percentage points. Exploratory."
     ]
     return table(f"Changes {STAGE_WORDS[stage]}", caption, ("variant", "arm", *titles), rows, left=2)
+
+
+def _missing(numbers: Numbers) -> str:
+    """What an arm lacks of the numbers of its reference."""
+    rows = [
+        [
+            *_name(numbers, place),
+            *(numbers(at("arms", place, "missing", number, what), "count") for what in ("llm", "lacks")),
+            text_of(numbers, at("arms", place, "missing", number, "first")),
+        ]
+        for place, entry in enumerate(numbers.analysis["arms"])
+        for number in range(len(entry["missing"]))
+    ]
+    if not rows:
+        return ""
+    caption = ["What was not measured, and is in no mean of these arms; all of it where no number stands."]
+    head = ("variant", "arm", "LLM", "numbers", "the first")
+    return folded("What was not measured", table("Not measured", caption, head, rows, left=2))
 
 
 def controls(numbers: Numbers) -> Part:
