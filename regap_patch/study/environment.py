@@ -38,7 +38,7 @@ PACKAGES = (
     Optional("peft", "LoRA", "pip install 'regap[train]'"),
     Optional("bitsandbytes", "4 and 8 bit", "pip install 'regap[quant]'"),
     Optional("flash-attn", "train_mem on CUDA", "pip install --no-build-isolation 'regap[flash]'"),
-    Optional("matplotlib", "regap plot, and the plot of the quickstart", "pip install 'regap[report]'"),
+    Optional("matplotlib", "regap plot", "pip install 'regap[report]'"),
     Optional("gradio", "the demo", "pip install 'regap[demo]'"),
 )
 PROGRAMS = (

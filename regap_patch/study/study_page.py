@@ -20,6 +20,7 @@ from .study_page_words import at, made, text_of
 
 TITLE = "Study: does a smaller gap keep refusals?"
 PAGE, MEANS = "report.html", "means.csv"
+PIECES = {"stage1": "pretraining", "stage2": "fine-tuning"}
 _SECTIONS: Sequence[Callable[[Numbers], Part]] = (
     *(verdicts, gate, claim_c, claim_a, claim_b, conditions, utility, gaps, arms, controls),
 )
@@ -48,12 +49,16 @@ def write_study_page(folder: str | Path) -> Path:
 def study_page(numbers: Numbers) -> str:
     """The whole document."""
     parts = [*(section(numbers) for section in _SECTIONS), power(numbers), provenance(numbers)]
-    style = "".join(
+    skip = ("verdicts", "Skip to the verdicts")
+    return document(TITLE, about(numbers) + alarm(numbers), parts, page_style(), skip=skip)
+
+
+def page_style() -> str:
+    """Of this page and others of its kind."""
+    return "".join(
         files(package).joinpath("assets", sheet).read_text(encoding="utf-8")
         for package, sheet in (("regap_patch.report", "report.css"), ("regap_patch.study", "study.css"))
     )
-    skip = ("verdicts", "Skip to the verdicts")
-    return document(TITLE, about(numbers) + alarm(numbers), parts, style, skip=skip)
 
 
 def about(numbers: Numbers) -> str:
@@ -98,23 +103,34 @@ def provenance(numbers: Numbers) -> Part:
         for part in ("confirmatory", "pilot", "exploratory")
     ]
     rows.append(["seed of the pictures", numbers(made("protocol", "world", "seed"), "count")])
-    commits = [text_of(numbers, made("commits", n)) for n in range(len(numbers.value(made("commits"))))]
-    rows.append(["code of the primary results, commit", joined(commits) or "none"])
-    rows.append(["code of this page, commit", text_of(numbers, made("reported"))])
-    rows.append(["machine", text_of(numbers, made("machine"))])
-    rows += [[name, text_of(numbers, made("versions", name))] for name in numbers.value(made("versions"))]
     caption = [
         "Seeds of the LLMs, which are the unit of replication. Those of the pilot are in no number above."
     ]
-    drawn = table("Provenance", caption, ("what", "value"), rows, left=2)
+    drawn = table("Provenance", caption, ("what", "value"), [*rows, *made_by(numbers)], left=2)
+    return Part("provenance", "Provenance", f'<div class="reading">{drawn}{spent(numbers)}</div>')
+
+
+def made_by(numbers: Numbers) -> list[list[Piece | Words]]:
+    """Rows of commits, machine and versions."""
+    commits = [text_of(numbers, made("commits", n)) for n in range(len(numbers.value(made("commits"))))]
+    rows: list[list[Piece | Words]] = [
+        ["code of the results, commit", joined(commits) or "none"],
+        ["code of this page, commit", text_of(numbers, made("reported"))],
+        ["machine", text_of(numbers, made("machine"))],
+    ]
+    rows += [[name, text_of(numbers, made("versions", name))] for name in numbers.value(made("versions"))]
+    return rows
+
+
+def spent(numbers: Numbers) -> str:
+    """Number and time of the pieces, by kind."""
     pieces = [
         [
-            kind,
+            PIECES.get(kind, kind),
             numbers(made("pieces", kind, "pieces"), "count"),
             numbers(made("pieces", kind, "seconds"), "seconds"),
         ]
         for kind in numbers.value(made("pieces"))
     ]
     total = filled("Time on one thread each, {all} in all.", all=numbers(made("seconds"), "seconds"))
-    drawn += table("Time", total, ("piece", "how many", "time"), pieces)
-    return Part("provenance", "Provenance", f'<div class="reading">{drawn}</div>')
+    return table("Time", total, ("piece", "how many", "time"), pieces)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regap_patch.report.document import Part
@@ -128,10 +128,21 @@ def claim_b(numbers: Numbers) -> Part:
 
 def _courses(numbers: Numbers) -> str:
     primary, llms = numbers.analysis["claim_c"]["arms"], numbers.analysis["design"]["llms"]
+    arms = joined(text_of(numbers, at("claim_c", "arms", place)) for place in range(len(primary)))
+    caption = filled(
+        "The gap of the batch at every logged step, one line for each of {n} LLMs and arm ({arms}).",
+        n=numbers(at("design", "n"), "count"),
+        arms=arms,
+    )
+    return training_figure(numbers, primary, llms, caption)
+
+
+def training_figure(numbers: Numbers, arms: Sequence[str], llms: Sequence[int], caption: Words) -> str:
+    """The gap along both stages of training; nothing where none was logged."""
     steps: dict[tuple[str, str], list[tuple[str, float, float]]] = {}
     border = 0.0
     for row in numbers.rows("training.csv"):
-        if row["variant"] == MAIN and row["arm"] in primary and int(row["llm"]) in llms:
+        if row["variant"] == MAIN and row["arm"] in arms and int(row["llm"]) in llms:
             place = (row["stage"], float(row["step"]), float(row["centroid_l2"]))
             steps.setdefault((row["llm"], row["arm"]), []).append(place)
             border = max(border, float(row["step"]) if row["stage"] == "stage1" else 0.0)
@@ -140,14 +151,8 @@ def _courses(numbers: Numbers) -> str:
     curves = []
     for (_, arm), places in steps.items():
         points = sorted((step + border * (stage == "stage2"), gap) for stage, step, gap in places)
-        curves.append(Curve(thinned(points), primary.index(arm)))
+        curves.append(Curve(thinned(points), arms.index(arm)))
     drawn = courses(
-        curves, primary, border, ("optimizer step", "distance of the centroids"), "The gap along training"
-    )
-    arms = joined(text_of(numbers, at("claim_c", "arms", place)) for place in range(len(primary)))
-    caption = filled(
-        "The gap of the batch at every logged step, one line for each of {n} LLMs and arm ({arms}).",
-        n=numbers(at("design", "n"), "count"),
-        arms=arms,
+        curves, arms, border, ("optimizer step", "distance of the centroids"), "The gap along training"
     )
     return drawing(drawn, caption, "The gap along training")
