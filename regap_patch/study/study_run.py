@@ -27,6 +27,13 @@ from .settings_file import hint
 from .store import Node, check_node, digest_of_code, is_done, read_facts, read_record, write_record
 
 STUDY, STORE = "study.json", "store"
+SAME = {  # for every piece: sums are taken in one order, and nothing is fetched
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -65,9 +72,10 @@ def choose(nodes: Sequence[Node], choice: Choice) -> list[Node]:
         and (not choice.llms or node.llm is None or node.llm in choice.llms)
     }
     if not wanted:
+        part = f"{choice.only} part" if choice.only else "part"
+        of = f" for the LLMs {', '.join(map(str, choice.llms))}" if choice.llms else ""
         raise StudyError(
-            f"Nothing of the study is both {choice.only or 'chosen'} and of the LLMs "
-            f"{', '.join(map(str, choice.llms)) or 'that there are'}: see `--dry-run` without them."
+            f"The study has no {part}{of}: `--dry-run` without --only and --llms shows what there is."
         )
     for node in reversed(nodes):  # a node stands after those that it needs
         if node.key in wanted:
@@ -95,7 +103,7 @@ class StoreBoard(Board):
                 node.command,
                 node.output,
                 tuple(first[key].name for key in node.made_from["needs"]),
-                dict(node.environment),
+                SAME | node.environment,
                 node.steps,
                 node.key,
             )

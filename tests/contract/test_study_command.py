@@ -67,7 +67,10 @@ def test_two_studies_share_a_store(toy: Path, capsys: pytest.CaptureFixture[str]
     [
         (["--llms", "3"], "There is no LLM 3 in this study: Known are 1, 2, 9."),
         (["--llms", "one"], "--llms holds 'one': name seeds"),
-        (["--llms", "9", "--only", "primary"], "Nothing of the study is both primary and of the LLMs 9"),
+        (
+            ["--llms", "9", "--only", "primary"],
+            "The study has no primary part for the LLMs 9: `--dry-run` without",
+        ),
         (["--jobs", "-1"], "--jobs is -1: at least one piece"),
     ],
 )

@@ -32,8 +32,10 @@ from regap_patch.study.lock import held
 from regap_patch.study.study_run import StoreBoard
 from tests.unit.study_pieces import made
 root = pathlib.Path(sys.argv[1])
-child = "import subprocess; subprocess.run(['sleep', '3'], close_fds=False)"
-node = made(root / "store", "main/tower", "tower", {"seed": 0}).by([sys.executable, "-c", child])
+wait = "touch $0/began; while [ ! -e $0/over ]; do sleep 0.1; done"
+child = "import subprocess, sys; subprocess.run(['sh', *sys.argv[1:]], close_fds=False)"
+node = made(root / "store", "main/tower", "tower", {"seed": 0})
+node = node.by([sys.executable, "-c", child, "-c", wait, root])
 with held(root, "") as lock:
     StoreBoard(root / "store", [node], [lock]).run(1)
 """
@@ -111,6 +113,17 @@ def test_a_study_is_made_once_and_says_what_it_is(protocol: Protocol, tmp_path: 
     assert [entry["only"] for entry in found["runs"]] == ["pilot", None, None]
 
 
+def test_every_piece_is_made_with_one_thread_whatever_the_user_set(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    root = tmp_path / "study"
+    node = made(root / "store", "main/tower", "tower", {"seed": 0})
+    code = "import os, sys; os.makedirs(os.path.join(sys.argv[1], os.environ['OMP_NUM_THREADS']))"
+    run(protocol, root, [node.by([sys.executable, "-c", code, node.output])])
+    assert (node.output / "1").exists()
+
+
 def test_two_branches_of_one_recipe_are_made_once(protocol: Protocol, tmp_path: Path):
     root = tmp_path / "study"
     main, narrow = (
@@ -133,7 +146,7 @@ def test_killed_at_three_random_moments_it_ends_with_equal_trees(protocol: Proto
     while kills < 3:
         process = start(killed, start_new_session=True)
         until(partial(working_on, killed))
-        time.sleep(moments.uniform(0.0, 1.2))
+        time.sleep(moments.uniform(0.0, 0.8))
         os.kill(process.pid, signal.SIGKILL)  # the runner alone, not its children
         process.communicate(timeout=30)
         until(lambda: not working_on(killed), 5.0)
@@ -196,14 +209,14 @@ def test_an_orphan_that_escaped_keeps_the_folder_held(protocol: Protocol, tmp_pa
     """A grandchild outlives its killed parent; as long as it may write, nobody makes anything there."""
     root = tmp_path / "study"
     process = subprocess.Popen([sys.executable, "-c", LEAVES_AN_ORPHAN, str(root)], cwd=ROOT)
-    until((root / "store" / "logs").exists)
-    time.sleep(1.0)
+    until((root / "began").exists)
     os.kill(process.pid, signal.SIGKILL)
     process.wait(10)
     monkeypatch.setattr("regap_patch.study.lock.PATIENCE", 0.3)
     with pytest.raises(StudyError, match="left behind by an earlier run"):
         run(protocol, root, study_of(root / "store"))
-    monkeypatch.setattr("regap_patch.study.lock.PATIENCE", 20.0)
+    (root / "over").touch()
+    monkeypatch.setattr("regap_patch.study.lock.PATIENCE", 30.0)
     run(protocol, root, study_of(root / "store"))
     assert all(map(is_done, study_of(root / "store")))
 

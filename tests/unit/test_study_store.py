@@ -152,7 +152,7 @@ def test_a_part_brings_what_it_rests_on(tmp_path: Path):
     }
     with pytest.raises(StudyError, match=r"no LLM 3 in this study: Known are 1, 2, 9\."):
         names(llms=(3,))
-    with pytest.raises(StudyError, match="both primary and of the LLMs 9"):
+    with pytest.raises(StudyError, match="has no primary part for the LLMs 9: `--dry-run`"):
         names(only="primary", llms=(9,))
 
 
