@@ -26,6 +26,7 @@ from tests.integration.written_study import HARM, written_study
 
 DRAWN = 50
 FILES = ("outcomes.csv", "means.csv", "analysis.json")  # the others hold settings and seconds
+SLACK = 1e-6  # rows of gap.json were rounded to float32, their means were not
 WORDS = ("text", "short", "list")
 ELEMENT = re.compile(r'data-source="([^"]*)" data-as="([a-z]+)">([^<]*)<')
 
@@ -44,10 +45,11 @@ def elements(study: Path) -> list[tuple[str, str, str]]:
 
 
 def texts(value: float | None, style: str) -> set[str]:
-    """How the page may write it; more than one where the last digit hangs on the order of a sum."""
+    """How the page may write it; more than one where the last digit hangs on how a sum was rounded."""
     if value is None:
         return {written(None, style)}
-    return {written(value + shift, style) for shift in (0.0, -1e-9, 1e-9)}
+    slack = SLACK * max(1.0, abs(value))
+    return {written(value + shift, style) for shift in (0.0, -slack, slack)}
 
 
 def test_fifty_numbers_of_the_page_come_from_verdicts_and_logs(
@@ -92,7 +94,7 @@ def test_every_row_of_the_tables_comes_from_verdicts_and_logs(study: Path):
             for column, text in zip(head[columns:], row[columns:], strict=True):
                 if text and column not in ("stderr", "source"):
                     again = recompute(study, f"{name}#{key}/{column}")
-                    assert again == pytest.approx(float(text), rel=1e-9, abs=1e-12), (key, column)
+                    assert again == pytest.approx(float(text), rel=SLACK, abs=1e-12), (key, column)
 
 
 def estimates(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -119,12 +121,12 @@ def test_the_analysis_is_what_scipy_makes_of_verdicts_and_logs(study: Path):
             rounded = field == "p" and ("r" in estimate or estimate["sd"] < 1e-9)
             if value is not None and not rounded:
                 again = recompute(study, f"analysis.json#{path}/{field}")
-                assert again == pytest.approx(value, rel=1e-7, abs=1e-9), (path, field)
+                assert again == pytest.approx(value, rel=SLACK, abs=SLACK), (path, field)
                 seen += 1
     assert seen > 500
     for name in ("n", "sd", "achieved_power", "smallest_effect", "units_needed"):
         value = found["design"][name]
-        assert recompute(study, f"analysis.json#/design/{name}") == pytest.approx(value, rel=1e-6), name
+        assert recompute(study, f"analysis.json#/design/{name}") == pytest.approx(value, rel=SLACK), name
 
 
 def test_a_forged_verdict_is_found(study: Path, tmp_path: Path):
