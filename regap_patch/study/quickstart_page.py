@@ -158,7 +158,7 @@ def _forest(numbers: Numbers) -> str:
         for mode in _modes(numbers):
             source = found("stages", stage, "difference", "conditions", mode)
             value, low, high = (numbers.value(f"{source}/{name}") for name in (_VALUE, "low", "high"))
-            name = [f"{condition_in_words(mode)}, {STAGE_WORDS[stage]}"]
+            name = [f"{condition_in_words(mode)}, {STAGE_WORDS[stage].removeprefix('after ')}"]
             shown = estimate(numbers, source, "points", _VALUE)
             estimates.append(Estimate(name, value, (low, high), shown))
     drawn = forest(
