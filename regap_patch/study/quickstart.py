@@ -80,6 +80,8 @@ def run_quickstart(
 
 def _protocol(size: str, seed: int) -> Protocol:
     """That of a size, for the language model of a seed."""
+    if seed < 0:
+        raise StudyError(f"A language model of seed {seed} was asked for: seeds are whole numbers from 0 on.")
     found = read_protocol(PROTOCOLS[size])
     return replace(found, llms=LanguageModels(pilot=(), confirmatory=(seed,)))
 

@@ -87,6 +87,12 @@ def test_what_lies_in_the_way_is_left_alone(written: Written, tmp_path: Path):
     assert written.made == []
 
 
+def test_a_seed_that_is_none_stops_before_anything_is_made(written: Written, tmp_path: Path):
+    with pytest.raises(StudyError, match="seed -1 was asked for"):
+        run_quickstart(tmp_path, seed=-1)
+    assert written.made == []
+
+
 @pytest.mark.parametrize(
     ("shown", "words"),
     [
