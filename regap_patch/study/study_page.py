@@ -13,9 +13,10 @@ from .outcome_means import means_of, write_means
 from .outcome_table import read_outcomes
 from .page_markup import element, filled, joined, table
 from .page_numbers import Numbers, Piece, Words
+from .study_page_arms import arms, controls
 from .study_page_claims import alarm, claim_c, gate, verdicts
 from .study_page_gaps import claim_a, claim_b
-from .study_page_tables import arms, conditions, controls, gaps, utility
+from .study_page_tables import conditions, gaps, utility
 from .study_page_words import at, made, text_of
 
 TITLE = "Study: does a smaller gap keep refusals?"

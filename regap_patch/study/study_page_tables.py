@@ -1,27 +1,17 @@
-"""The page's tables: every condition, utility, gaps, and every other arm, variant and control."""
+"""The page's tables of what was measured: every condition, utility, gaps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from regap_patch.report.document import Part, folded
 from regap_patch.report.formats import NONE
 
-from .outcome_columns import ASKED, GAPS, IMAGE_CONDITIONS, MAIN, SHARES, STAGES, TEXT_CONDITIONS
-from .page_markup import element, estimate, filled, joined, table
+from .outcome_columns import ASKED, GAPS, IMAGE_CONDITIONS, MAIN, STAGES, TEXT_CONDITIONS
+from .page_markup import element, estimate, filled, table
 from .page_numbers import EMPTY, Numbers, Piece, Words
-from .study_page_words import METRICS, at, condition_in_words, difference, level_of, made, text_of
+from .study_page_words import METRICS, at, condition_in_words, dense, difference, level_of, style_of, text_of
 from .study_page_words import STAGES as STAGE_WORDS
-
-_SHORT = ("unsafe_rate", "refusal_opener_prob")
-
-
-def style_of(metric: str, *, change: bool = False) -> str:
-    """How a metric, or a change of it, is written."""
-    if metric in SHARES:
-        return "points" if change else "rate"
-    return "signed" if change else "number"
 
 
 def _mean_at(variant: str, arm: str, stage: str, condition: str, metric: str) -> str:
@@ -76,7 +66,7 @@ def conditions(numbers: Numbers) -> Part:
     )
     head = ("stage", "arm", "condition", *(METRICS[metric] for metric in ASKED))
     drawn = table("Every condition", _caption(numbers, what), head, rows, left=3)
-    return Part("conditions", "Every condition", _dense(drawn))
+    return Part("conditions", "Every condition", dense(drawn))
 
 
 def utility(numbers: Numbers) -> Part:
@@ -137,13 +127,8 @@ def gaps(numbers: Numbers) -> Part:
     head = ("stage", "arm", *(METRICS[metric] for metric in GAPS))
     what = "Image and text tokens at the input of the LLM, on the same held-out pairs; MIR over its layers."
     drawn = table("Gap and MIR", _caption(numbers, what), head, rows, left=2)
-    others = folded("Other arms and variants", _dense(_other_gaps(numbers)))
-    return Part("gaps", "Gap and MIR", _dense(drawn) + others)
-
-
-def _dense(drawn: str) -> str:
-    """A table of many columns."""
-    return f'<div class="dense">{drawn}</div>'
+    others = folded("Other arms and variants", dense(_other_gaps(numbers)))
+    return Part("gaps", "Gap and MIR", dense(drawn) + others)
 
 
 def _other_gaps(numbers: Numbers) -> str:
@@ -165,130 +150,3 @@ def _other_gaps(numbers: Numbers) -> str:
 
 def _found(numbers: Numbers, source: str, style: str) -> Piece:
     return numbers(source, style) if numbers.has(source) else NONE
-
-
-def arms(numbers: Numbers) -> Part:
-    """Every arm and variant against the arm off of the same LLMs."""
-    entries = numbers.analysis["arms"]
-    rows = [_arm(numbers, place, entry) for place, entry in enumerate(entries)]
-    caption = filled(
-        "All exploratory. The primary outcome's difference against the named arm on the same LLMs, in "
-        "percentage points, with its {level} t interval. Intervals of two LLMs say next to nothing.",
-        level=level_of(numbers),
-    )
-    head = ("variant", "arm", "what it does", "against", "standing", "LLMs", "difference", "interval", "p")
-    drawn = f'<div class="reading">{table("Arms and variants", caption, head, rows, left=5)}</div>'
-    changes = "".join(
-        folded(f"Every change {STAGE_WORDS[stage]}", _dense(_changes(numbers, stage))) for stage in STAGES[1:]
-    )
-    return Part(
-        "arms", "Exploratory: other arms and variants", drawn + _gates(numbers) + changes + _missing(numbers)
-    )
-
-
-def _name(numbers: Numbers, place: int) -> list[Piece | Words]:
-    return [text_of(numbers, at("arms", place, "variant")), text_of(numbers, at("arms", place, "arm"))]
-
-
-def _arm(numbers: Numbers, place: int, entry: Mapping[str, Any]) -> list[Piece | Words]:
-    about = made("arms", entry["arm"])
-    against = joined(text_of(numbers, at("arms", place, "against", part)) for part in ("variant", "arm"))
-    return [
-        *_name(numbers, place),
-        text_of(numbers, about) if numbers.has(about) else NONE,
-        against,
-        text_of(numbers, at("arms", place, "label")),
-        numbers(at("arms", place, "contrast", "n"), "count"),
-        *difference(numbers, at("arms", place, "contrast"), "points"),
-    ]
-
-
-def _gates(numbers: Numbers) -> str:
-    """The gate in each variant: is there anything to lower?"""
-    found = [(place, entry) for place, entry in enumerate(numbers.analysis["arms"]) if "gate" in entry]
-    if not found:
-        return ""
-    rows = [
-        [
-            text_of(numbers, at("arms", place, "variant")),
-            f"image minus {over}",
-            numbers(at("arms", place, "gate", f"image_minus_{over}", "n"), "count"),
-            *difference(numbers, at("arms", place, "gate", f"image_minus_{over}"), "points"),
-        ]
-        for place, _ in found
-        for over in ("words", "text")
-    ]
-    caption = [
-        "The gate's differences in each variant, without a regulariser, in percentage points. Exploratory."
-    ]
-    return table(
-        "The gate in variants",
-        caption,
-        ("variant", "difference", "LLMs", "mean", "interval", "p"),
-        rows,
-        left=2,
-    )
-
-
-def _changes(numbers: Numbers, stage: str) -> str:
-    """Mean change of each number, an arm a row."""
-    entries = numbers.analysis["arms"]
-    columns = dict.fromkeys(
-        (found["condition"], found["metric"])
-        for entry in entries
-        for found in entry["differences"]
-        if found["stage"] == stage and (found["metric"] in _SHORT or not found["condition"])
-    )
-    rows = []
-    for place, entry in enumerate(entries):
-        places = {
-            (found["condition"], found["metric"]): number
-            for number, found in enumerate(entry["differences"])
-            if found["stage"] == stage
-        }
-        cells: list[Piece] = []
-        for column in columns:
-            known = column in places
-            source = at("arms", place, "differences", places.get(column, 0), "estimate")
-            cells.append(numbers(source, style_of(column[1], change=True)) if known else NONE)
-        rows.append([*_name(numbers, place), *cells])
-    titles = [
-        f"{METRICS[metric]}{f', {condition_in_words(mode)}' if mode else ''}" for mode, metric in columns
-    ]
-    caption = [
-        "Change against the arm named above, mean over its LLMs; shares in percentage points. Exploratory."
-    ]
-    return table(f"Changes {STAGE_WORDS[stage]}", caption, ("variant", "arm", *titles), rows, left=2)
-
-
-def _missing(numbers: Numbers) -> str:
-    """What an arm lacks of the numbers of its reference."""
-    rows = [
-        [
-            *_name(numbers, place),
-            *(numbers(at("arms", place, "missing", number, what), "count") for what in ("llm", "lacks")),
-            text_of(numbers, at("arms", place, "missing", number, "first")),
-        ]
-        for place, entry in enumerate(numbers.analysis["arms"])
-        for number in range(len(entry["missing"]))
-    ]
-    if not rows:
-        return ""
-    caption = ["What was not measured, and is in no mean of these arms; all of it where no number stands."]
-    head = ("variant", "arm", "LLM", "numbers", "the first")
-    return folded("What was not measured", table("Not measured", caption, head, rows, left=2))
-
-
-def controls(numbers: Numbers) -> Part:
-    """What could kill the claim."""
-    rows: list[list[Piece | Words]] = []
-    for name in numbers.analysis["controls"]:
-        source = at("controls", name)
-        words = name.replace("_", " ").replace("stage1", "pretraining")
-        cells: list[Piece | Words] = [words, text_of(numbers, f"{source}/about")]
-        cells += [text_of(numbers, f"{source}/label"), numbers(f"{source}/n", "count")]
-        rows.append(cells + difference(numbers, source, "points"))
-    caption = ["Differences in percentage points over LLMs with their ", level_of(numbers), " t intervals."]
-    head = ("control", "what it would say", "standing", "LLMs", "mean", "interval", "p")
-    drawn = f'<div class="reading">{table("Controls", caption, head, rows, left=3)}</div>'
-    return Part("controls", "Controls", drawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from regap_patch.report.document import figure
 
+from .outcome_columns import SHARES
 from .page_markup import markup, ranged
 from .page_numbers import Numbers, Piece, Words, pointer
 
@@ -66,3 +67,15 @@ def drawing(drawn: str, caption: Words, name: str) -> str:
     """A figure that scrolls by itself where the screen is narrow."""
     scroller = f'<div class="wide drawing" tabindex="0" role="region" aria-label="{markup(name)}">'
     return figure(f"{scroller}{drawn}</div>", markup(caption))
+
+
+def style_of(metric: str, *, change: bool = False) -> str:
+    """How a metric, or a change of it, is written."""
+    if metric in SHARES:
+        return "points" if change else "rate"
+    return "signed" if change else "number"
+
+
+def dense(drawn: str) -> str:
+    """A table of many columns."""
+    return f'<div class="dense">{drawn}</div>'

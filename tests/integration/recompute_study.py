@@ -73,7 +73,10 @@ class Study(Folders):
     def everywhere(self, variant: str, arm: str, stage: str, condition: str, metric: str) -> dict[int, float]:
         whole = variant == MAIN and arm in (self.off, self.treated)
         llms = self.llms if whole else self.explored
-        return {llm: self.cell(Place(variant, llm, arm, stage), condition, metric).value for llm in llms}
+        places = (Place(variant, llm, arm, stage) for llm in llms)
+        return {
+            place.llm: self.cell(place, condition, metric).value for place in places if self.is_there(place)
+        }
 
     def rate(self, llm: int, arm: str, condition: str, **where: str) -> float:
         outcome = {
@@ -183,6 +186,11 @@ class Study(Folders):
         against = MAIN if arm == self.off else variant
         llms = self.llms if (variant, arm) == (MAIN, self.treated) else self.explored
         image, text = (self.plan["outcome"][part] for part in ("condition", "baseline"))
+        stage, place = self.plan["outcome"]["stage"], {}
+        if names[0] == "differences":
+            place = self.addresses[number][int(names[1])]
+            stage = place["stage"]
+        llms = [llm for llm in llms if self.is_there(Place(variant, llm, arm, stage))]
         if names[0] == "gate":
             over = "words" if names[1].endswith("words") else "none"
             return {llm: self.rise(llm, arm, image, over, variant=variant) for llm in llms}
@@ -192,8 +200,7 @@ class Study(Folders):
                 - self.rise(llm, self.off, image, text, variant=against)
                 for llm in llms
             }
-        address = self.addresses[number][int(names[1])]
-        stage, condition, metric = (address[part] for part in ("stage", "condition", "metric"))
+        condition, metric = place["condition"], place["metric"]
         return {
             llm: self.cell(Place(variant, llm, arm, stage), condition, metric).value
             - self.cell(Place(against, llm, self.off, stage), condition, metric).value
@@ -225,6 +232,7 @@ class Study(Folders):
             for llm in (self.llms if arm in (self.off, self.treated) else self.explored)
             for stage in ("stage1", "stage2")
             if over != "across_llms" or (arm, stage) == (self.off, "stage2")
+            if self.is_there(Place(MAIN, llm, arm, stage))
         ]
         found = (
             correlated(points, self.level)

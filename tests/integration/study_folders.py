@@ -54,6 +54,10 @@ class Folders:
     def _measures(self, place: Place) -> Path:
         return self._folder(place, f"measures{place.stage[-1]}")
 
+    def is_there(self, place: Place) -> bool:
+        """Whether it was measured; an exploratory checkpoint may be missing."""
+        return (self._measures(place) / "captions.json").exists()
+
     def _log(self, place: Place) -> dict[int, dict[str, float]]:
         folder = self._folder(place, place.stage)
         states = [folder / "trainer_state.json", *folder.glob("checkpoint-*/trainer_state.json")]

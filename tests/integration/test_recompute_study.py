@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from regap_patch.cli import main
 from regap_patch.study.page_numbers import written
 from tests.integration.recompute_study import recompute
 from tests.integration.written_study import HARM, written_study
@@ -41,7 +42,8 @@ def elements(study: Path) -> list[tuple[str, str, str]]:
     """(source, style, text) of every measured number of the page."""
     page = (study / "report.html").read_text(encoding="utf-8")
     found = [tuple(map(unescape, element)) for element in ELEMENT.findall(page)]
-    return [one for one in found if one[0].partition("#")[0] in FILES and one[1] not in WORDS]
+    measured = (one for one in found if one[0].partition("#")[0] in FILES and "/missing/" not in one[0])
+    return [one for one in measured if one[1] not in WORDS]
 
 
 def texts(value: float | None, style: str) -> set[str]:
@@ -52,17 +54,22 @@ def texts(value: float | None, style: str) -> set[str]:
     return {written(value + shift, style) for shift in (0.0, -slack, slack)}
 
 
+def wrong_ones(study: Path, some: list[tuple[str, str, str]]) -> list[tuple[str, str, float | None]]:
+    """(source, text, number) of elements that show another number."""
+    return [
+        (source, text, value)
+        for source, style, text in dict.fromkeys(some)
+        if text not in texts(value := recompute(study, source), style)
+    ]
+
+
 def test_fifty_numbers_of_the_page_come_from_verdicts_and_logs(
     study: Path, capsys: pytest.CaptureFixture[str]
 ):
     seed = int(os.environ.get("RECOMPUTE_SEED", "20261122"))
     every = elements(study)
     drawn = Random(seed).sample(every, DRAWN)
-    wrong = [
-        (source, text, value)
-        for source, style, text in drawn
-        if text not in texts(value := recompute(study, source), style)
-    ]
+    wrong = wrong_ones(study, drawn)
     with capsys.disabled():
         print(
             f"\nseed {seed}: {DRAWN - len(wrong)} of {DRAWN} numbers, drawn from {len(every)}, computed again"
@@ -73,13 +80,20 @@ def test_fifty_numbers_of_the_page_come_from_verdicts_and_logs(
 @pytest.mark.full
 def test_every_number_of_the_page_comes_from_verdicts_and_logs(study: Path):
     every = elements(study)
-    wrong = [
-        (source, text, value)
-        for source, style, text in dict.fromkeys(every)
-        if text not in texts(value := recompute(study, source), style)
-    ]
-    assert not wrong
+    assert wrong_ones(study, every) == []
     assert len(every) > 500
+
+
+@pytest.mark.full
+def test_and_where_an_exploratory_checkpoint_is_missing(tmp_path: Path):
+    study = written_study(tmp_path)
+    branches = json.loads((study / "study.json").read_text())["branches"]
+    shutil.rmtree(study / branches["main/llm-1/pairwise_l2/measures2"])
+    report = ["study", "report", str(tmp_path / "protocol" / "toy.yaml"), "--output_path", str(study)]
+    assert main(report) == 0
+    every = elements(study)
+    assert wrong_ones(study, every) == []
+    assert "What was not measured" in (study / "report.html").read_text(encoding="utf-8")
 
 
 def test_every_row_of_the_tables_comes_from_verdicts_and_logs(study: Path):

@@ -141,6 +141,17 @@ def test_all_but_the_protocols_own_claim_is_called_exploratory(page: str):
     }
 
 
+def test_what_an_arm_lacks_is_said(tmp_path: Path, page: str):
+    made = tables()
+    made.outcomes = [row for row in made.outcomes if (row.arm, row.llm) != ("norm_only", 2)]
+    lacking = write_study_page(write_study(tmp_path, made)).read_text(encoding="utf-8")
+    assert "What was not measured" not in page
+    assert "What was not measured" in lacking
+    assert loose_digits(lacking) == []
+    texts = [shown.text for shown in sources(lacking) if "/missing/0/" in str(shown.source)]
+    assert texts == ["2", "100", "main/llm-2/norm_only/stage1/none/unsafe_rate"]
+
+
 def test_it_asks_nobody_and_runs_no_script(page: str):
     found = Reader(page)
     policy = next(attributes["content"] for _, attributes in found.tags if attributes.get("http-equiv"))
