@@ -7,7 +7,8 @@ and assertions of what comes out every time.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -57,12 +58,12 @@ def run_quickstart(
     began, root = monotonic(), Path(output_path).resolve()
     protocol = _protocol(size, seed)
     nodes = branches(protocol, root / STORE)
-    links = _links(nodes, root, seed)
-    _check_links(links)
+    pieces = _pieces(nodes, root, seed)
+    _check_places(pieces)
     run_study(
         protocol, nodes, root, root / STORE, Choice(llms=(seed,)), parallel or min(2, os.cpu_count() or 1)
     )
-    _link(links)
+    _link(pieces)
     rows, training = outcomes_of(nodes), training_of(nodes)
     write_outcomes(root / "outcomes.csv", rows)
     write_training(root / "training.csv", training)
@@ -86,7 +87,7 @@ def _protocol(size: str, seed: int) -> Protocol:
     return replace(found, llms=LanguageModels(pilot=(), confirmatory=(seed,)))
 
 
-def _links(nodes: Sequence[Node], root: Path, seed: int) -> dict[Path, Path]:
+def _pieces(nodes: Sequence[Node], root: Path, seed: int) -> dict[Path, Path]:
     """Names by which scripts and pages know the pieces, and where each lies."""
     output = {node.name: node.output for node in nodes}
     llm = f"{MAIN}/llm-{seed}"
@@ -102,20 +103,27 @@ def _links(nodes: Sequence[Node], root: Path, seed: int) -> dict[Path, Path]:
     return {root / name: folder for name, folder in names.items()}
 
 
-def _check_links(links: dict[Path, Path]) -> None:
-    for link in links:
-        if link.exists() and not link.is_symlink():
+def _check_places(places: Iterable[Path]) -> None:
+    for place in places:
+        if place.exists() and not all(entry.is_symlink() for entry in place.iterdir()):
             raise StudyError(
-                f"The quickstart was to leave a link at {link}, but a folder of another version lies there: "
-                f"remove it, or name another --output_path."
+                f"The quickstart was to leave links in {place}, but files of something else lie there: move "
+                f"them away, or name another --output_path."
             )
 
 
-def _link(links: dict[Path, Path]) -> None:
-    """Let the names mean the pieces of this run; relative, so that the whole folder can move."""
-    for link, folder in links.items():
-        link.unlink(missing_ok=True)
-        link.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+def _link(pieces: Mapping[Path, Path]) -> None:
+    """Let each name be a folder of links to the files of a piece.
+
+    A link to the piece itself would do for reading, but tools that say what they measured would call it by
+    its hash, and a training run into it would write to the store. They are relative: the whole can move.
+    """
+    for place, piece in pieces.items():
+        if place.exists():
+            shutil.rmtree(place)
+        place.mkdir()
+        for entry in piece.iterdir():
+            (place / entry.name).symlink_to(os.path.relpath(entry, place))
 
 
 def _assert(results: dict[str, Any]) -> None:

@@ -37,6 +37,13 @@ def with_shown(**changes: object) -> dict[str, object]:
     return BOTH | {"regap/measures2": replace(REGAP, **changes)}
 
 
+def piece_behind(place: Path) -> str:
+    """Name of the piece in the store that a folder's links lead to."""
+    (piece,) = {entry.resolve().parent for entry in place.iterdir()}
+    assert piece.parent.name == "store"
+    return piece.name
+
+
 def test_the_road_is_the_studys_for_one_language_model(written: Written, tmp_path: Path, capsys):
     page = run_quickstart(tmp_path, seed=7)
     assert page == tmp_path / "report.html"
@@ -66,25 +73,29 @@ def test_the_road_is_the_studys_for_one_language_model(written: Written, tmp_pat
 
 def test_links_lead_to_the_pieces_and_follow_another_seed(written: Written, tmp_path: Path):
     run_quickstart(tmp_path)
-    kinds = {name: (tmp_path / name).resolve().name.partition("-")[0] for name in (*NAMES, *CHECKPOINTS)}
+    kinds = {name: piece_behind(tmp_path / name).partition("-")[0] for name in (*NAMES, *CHECKPOINTS)}
     assert [kinds[name] for name in NAMES] == ["aligned", "tower", "pictures", "benchmark"]
     assert [kinds[name] for name in CHECKPOINTS] == ["stage1", "stage1", "stage2", "stage2"]
-    first = (tmp_path / "llama").resolve()
+    first = piece_behind(tmp_path / "llama")
     made = len(written.made)
     run_quickstart(tmp_path)
     assert len(written.made) == made
     run_quickstart(tmp_path, seed=1)
     assert len(written.made) == made + 14  # all but tower and pictures
-    assert (tmp_path / "llama").resolve() != first
+    assert piece_behind(tmp_path / "llama") != first
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert (moved / "llava-finetune-on" / "node.json").is_file()
 
 
 def test_what_lies_in_the_way_is_left_alone(written: Written, tmp_path: Path):
-    (tmp_path / "llama").mkdir()
-    with pytest.raises(StudyError, match="a folder of another version lies there: remove it, or name"):
-        run_quickstart(tmp_path)
-    assert written.made == []
+    run_quickstart(tmp_path)
+    (tmp_path / "llava-pretrain-on" / "mine").touch()
+    made = len(written.made)
+    with pytest.raises(
+        StudyError, match="llava-pretrain-on, but files of something else lie there: move them"
+    ):
+        run_quickstart(tmp_path, seed=1)
+    assert len(written.made) == made
 
 
 def test_a_seed_that_is_none_stops_before_anything_is_made(written: Written, tmp_path: Path):
