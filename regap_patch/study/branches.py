@@ -24,23 +24,33 @@ from .store import Node, plan_node
 
 STUDY = "regap_patch/study"
 OFF = "off"
-PARTS = ("primary", "exploratory", "pilot")
 
 
 def _study(*modules: str) -> tuple[str, ...]:
     return tuple(f"{STUDY}/{name}.py" for name in modules)
 
 
+def _rooms(*names: str) -> tuple[str, ...]:
+    return tuple(f"regap_patch/{name}" for name in names)
+
+
+# The code that makes each kind of piece: a change there is another key.
 _WORDS = _study("scenes", "language", "recipes", "requests")
 _TEXT = (*_WORDS, *_study("refusal_text", "refusal_corpus"))
 _TRAINING = _study("tokens", "tiny", "pretraining", "refusal_text", "scenes")
-_ALIGNMENT = (*_TEXT, *_TRAINING, *_study("measured_alignment", "replies"))
-_ALIGNMENT = (*_ALIGNMENT, "regap_patch/judges/response_class.py")
+_ALIGNMENT = (
+    *(*_TEXT, *_TRAINING, *_study("measured_alignment", "replies")),
+    "regap_patch/judges/response_class.py",
+)
 _MODEL = ("llava/model", "llava/constants.py", "llava/conversation.py", "llava/mm_utils.py")
-_STAGE = (*_MODEL, "llava/train", "scripts/stages.sh", "regap_patch/run.py")
-_STAGE = (*_STAGE, *(f"regap_patch/{room}" for room in ("gap", "hosts", "patch", "train")))
-_MEASURES = (*_MODEL, "llava/eval/answering.py", *_study("measures"), "regap_patch/records.py")
-_MEASURES = (*_MEASURES, *(f"regap_patch/{room}" for room in ("gap", "hosts", "measure", "safety", "judges")))
+_STAGE = (
+    *(*_MODEL, "llava/train", "scripts/stages.sh", "regap_patch/run.py"),
+    *_rooms("gap", "hosts", "patch", "train"),
+)
+_MEASURES = (
+    *(*_MODEL, "llava/eval/answering.py", *_study("measures"), "regap_patch/records.py"),
+    *_rooms("gap", "hosts", "measure", "safety", "judges"),
+)
 
 
 class _Branch:

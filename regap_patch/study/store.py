@@ -233,11 +233,39 @@ def check_node(node: Node) -> None:
             f"The piece '{node.name}' was made with {where} {asked!r} and would now be made with {there!r}, "
             f"while its recipe is the same: say the difference in its recipe, or {remedy}"
         )
-    files = _files(node.output)
-    for name, size in found.get("files", {}).items():
-        if files.get(name) != size:
-            state = "is gone" if name not in files else f"has {files[name]} bytes"
-            raise StudyError(f"{node.output / name} had {size} bytes when it was made and {state}: {remedy}")
+    check_files(node.output)
+
+
+def check_files(folder: Path) -> None:
+    """Make sure that a finished folder holds what it held when it was made.
+
+    Raises:
+        StudyError: files are missing or cut.
+    """
+    there = _files(folder)
+    for name, size in read_record(folder).get("files", {}).items():
+        if there.get(name) != size:
+            state = "is gone" if name not in there else f"has {there[name]} bytes"
+            raise StudyError(
+                f"{folder / name} had {size} bytes when it was made and {state}: remove {folder}, and the "
+                f"next run makes it again."
+            )
+
+
+def as_made(node: Node, folder: Path) -> Node:
+    """The piece as a finished folder says that it was made: the code may have moved on since.
+
+    Raises:
+        StudyError: it was made by another recipe.
+    """
+    found = read_record(folder)
+    for part in ("kind", "recipe"):
+        for where, there, asked in _differences(part, found[part], getattr(node, part)):
+            raise StudyError(
+                f"The piece '{node.name}' with {where} {asked!r} was to be reported, but {folder} was made "
+                f"with {where} {there!r}: let `regap study run` make it."
+            )
+    return replace(node, key=found["key"], made_from=found["made_from"], output=folder)
 
 
 def _differences(where: str, there: Any, asked: Any) -> Iterator[tuple[str, Any, Any]]:

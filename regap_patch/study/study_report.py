@@ -13,9 +13,9 @@ from .arms import read_arms
 from .outcome_table import write_outcomes, write_training
 from .protocol import Protocol
 from .provenance import PROVENANCE, write_provenance
-from .store import Node, check_node, is_done
+from .store import RECORD, Node, as_made, check_files, is_done
 from .study_page import write_study_page
-from .study_run import Choice, choose
+from .study_run import Choice, choose, read_study
 from .tabulate import outcomes_of, training_of
 from .trial import analyse
 
@@ -39,11 +39,11 @@ def report_study(protocol: Protocol, nodes: Sequence[Node], folder: Path) -> Pat
         StudyError: a primary piece is not made yet, or a piece is not what its record says.
         ReportError: the disk does not take a file.
     """
+    nodes = _recorded(nodes, folder)
     needed = {node.key for node in choose(nodes, Choice(only="primary"))}
     there = [node for node in nodes if node.key in needed or is_done(node)]
-    for node in {node.key: node for node in there}.values():
-        if is_done(node):
-            check_node(node)
+    for made in {node.output for node in there if is_done(node)}:
+        check_files(made)
     rows, training = outcomes_of(there), training_of(there)
     arms = read_arms((*protocol.arms.primary, *protocol.arms.exploratory))
     write_outcomes(folder / "outcomes.csv", rows)
@@ -53,6 +53,18 @@ def report_study(protocol: Protocol, nodes: Sequence[Node], folder: Path) -> Pat
     found = analyse(rows, training, protocol, arms)
     write_json(folder / ANALYSIS, found if allowed else _exploratory(found))
     return write_study_page(folder)
+
+
+def _recorded(nodes: Sequence[Node], folder: Path) -> list[Node]:
+    """The pieces where the last run of the study put them, whatever became of the code since."""
+    branches = read_study(folder)["branches"]
+    places = {name: folder / place for name, place in branches.items()}
+    return [
+        as_made(node, places[node.name])
+        if node.name in places and (places[node.name] / RECORD).is_file()
+        else node
+        for node in nodes
+    ]
 
 
 def _exploratory(found: dict[str, Any]) -> dict[str, Any]:

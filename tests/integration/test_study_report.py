@@ -56,6 +56,25 @@ def test_the_command_prints_every_verdict_and_writes_the_same_files_again(home: 
         assert (home / "study" / name).read_bytes() == before[name], name
 
 
+def test_a_study_is_reported_by_code_that_has_moved_on(home: Path, monkeypatch, capsys):
+    """Another key for every piece: what was made under the old ones is still what the study found."""
+    before = (home / "study" / "outcomes.csv").read_bytes()
+    monkeypatch.setattr("regap_patch.study.store._digest_of", lambda code: "another")
+    assert not piece(home, "main/llm-1/off/measures1").output.exists()
+    assert report(home) == 0
+    assert "no primary result" not in capsys.readouterr().out
+    assert (home / "study" / "outcomes.csv").read_bytes() == before
+
+
+def test_a_piece_of_another_recipe_is_not_reported(home: Path, capsys):
+    path = piece(home, "main/llm-1/base").output / "node.json"
+    record = json.loads(path.read_text())
+    record["recipe"]["seed"] = 77
+    path.write_text(json.dumps(record))
+    assert report(home) == 1
+    assert "'main/llm-1/base' with recipe.seed 1 was to be reported, but" in capsys.readouterr().err
+
+
 def test_an_edited_protocol_makes_all_of_it_exploratory(home: Path, capsys):
     path = home / "protocol" / "toy.yaml"
     path.write_text(path.read_text().replace("about: a", "about: another"))
