@@ -49,7 +49,7 @@ class Host:
             share attribute names and differ in what follows from them.
         plain_newline: whether a caption right after its image ends with a newline that is no word of it
             (LLaVA's `plain` template).
-        takes_text_alone: whether the model also answers without an image.
+        text_only: whether the model answers text alone, too.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Host:
     slots: Callable[[Any, Mapping[str, Any], Tensor], ImageSlots]
     model_types: tuple[str, ...] = ()
     plain_newline: bool = False
-    takes_text_alone: bool = True
+    text_only: bool = True
 
     @property
     def looked_for(self) -> str:
