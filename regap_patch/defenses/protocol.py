@@ -3,17 +3,18 @@
 A stack is an onion. Each defence gets `generate`, the next one inwards, and calls it never, once or several
 times. From the outside in, whatever the order in which the names were given:
 
-| level    | what it does around `generate`                               | turns that it gets               |
-|----------|--------------------------------------------------------------|----------------------------------|
-| prompt   | rewrites what the model is told                              | all of a batch                   |
-| answer   | reads the answer, asks again, gives another                  | all of a batch                   |
-| hidden   | hooks decoder layers while `generate` runs (`states`)         | those that one forward pass takes|
-| decoding | passes `processors=` that change the scores of a next token  | those that one forward pass takes|
+| level    | what it does around `generate`                              | turns that it gets      |
+|----------|-------------------------------------------------------------|-------------------------|
+| prompt   | rewrites what the model is told                             | all of a batch          |
+| answer   | reads the answer, asks again, gives another                 | all of a batch          |
+| hidden   | hooks decoder layers while `generate` runs                  | those of a forward pass |
+| decoding | passes `processors=` that change the scores of a next token | those of a forward pass |
 
 So a prompt-level defence's words are in all that an answer-level one asks again with `turn.told`, hooks are
 active in each of its steps, and a processor sees the scores that the hooks have left. At levels hidden and
 decoding row b of every tensor is `turns[b]`, prompts are padded on the left (the last row of a prefill is
-position -1), and turns with and without a picture may be mixed.
+position -1), and turns with and without a picture may be mixed. One at level decoding may ask its turns
+several times side by side; to the hooks around it row b is then `turns[b % len(turns)]`.
 
 A defence is a dataclass. Its fields are its settings: they come from `--defense_args NAME.FIELD=TEXT`, are in
 the run's manifest and in every answer's key. What it finds out about a model it keeps in `field(init=False,
@@ -122,6 +123,9 @@ class Model(Protocol):
 
         Turns must be such that one pass takes them (`together`). `attention_mask` (B, L) is among them.
         """
+
+    def prompt(self, turn: Turn) -> str:
+        """The text that this turn becomes, template, placeholder of the picture and all."""
 
     def together(self, turns: Sequence[Turn]) -> list[list[int]]:
         """Places of the turns that one forward pass takes."""
