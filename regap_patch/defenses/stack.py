@@ -10,7 +10,7 @@ from typing import Any
 
 from regap_patch.defenses.notes import Notes
 from regap_patch.defenses.protocol import LEVELS, Defense, FittedItem, Generate, Model, Reply, Turn
-from regap_patch.errors import ConfigError, UnsupportedModelError
+from regap_patch.errors import ConfigError, DefenseError, UnsupportedModelError
 
 INNER = ("hidden", "decoding")  # levels at which a turn is a row of a forward pass
 
@@ -172,20 +172,18 @@ def _surrounded(defense: Defense, inwards: Generate, notes: Notes) -> Generate:
     def call(
         turns: Sequence[Turn], *, processors: Sequence[Any] = (), max_new_tokens: int | None = None
     ) -> list[Reply]:
-        def generate(
-            again: Sequence[Turn], *, processors: Sequence[Any] = (), max_new_tokens: int | None = None
-        ) -> list[Reply]:
-            limits = [limit for limit in (max_new_tokens, wanted["max_new_tokens"]) if limit is not None]
-            return inwards(
-                again,
-                processors=(*wanted["processors"], *processors),
-                max_new_tokens=min(limits, default=None),
-            )
+        outer, limit = tuple(processors), max_new_tokens
 
-        wanted: dict[str, Any] = {"processors": tuple(processors), "max_new_tokens": max_new_tokens}
+        def generate(
+            turns: Sequence[Turn], *, processors: Sequence[Any] = (), max_new_tokens: int | None = None
+        ) -> list[Reply]:
+            limits = [one for one in (limit, max_new_tokens) if one is not None]
+            wanted = min(limits, default=None)
+            return inwards(turns, processors=(*outer, *processors), max_new_tokens=wanted)
+
         replies = defense.around(turns, generate, notes) if turns else []
         if len(replies) != len(turns):
-            raise UnsupportedModelError(
+            raise DefenseError(
                 f"The defence {defense.name} gave {len(replies)} replies to {len(turns)} turns: its `around` "
                 f"must give one for each, in their order."
             )
