@@ -18,7 +18,8 @@ def mean_vector(differences: Tensor) -> Tensor:
     Raises:
         RowsError: no anchor, or a value that is not finite.
     """
-    return _checked(differences).mean(0).float()
+    mean: Tensor = _checked(differences).mean(0)
+    return mean.float()
 
 
 def principal_vector(differences: Tensor) -> Tensor:
@@ -39,7 +40,8 @@ def principal_vector(differences: Tensor) -> Tensor:
     """
     differences = _checked(differences)
     lengths = differences.mean(0).norm(dim=-1, keepdim=True)
-    return (_oriented(differences, 1)[:, 0] * lengths).float()
+    component: Tensor = _oriented(differences, 1)[:, 0] * lengths
+    return component.float()
 
 
 def span(differences: Tensor, count: int) -> Tensor:
@@ -115,7 +117,8 @@ def _oriented(differences: Tensor, count: int) -> Tensor:
             f"The differences of layer {unclear[0] + 1} cancel out along their own direction, so nothing "
             f"says which way it points: give anchors whose two sides differ."
         )
-    return directions * torch.where(side < 0, -1.0, 1.0)[..., None]
+    oriented: Tensor = directions * torch.where(side < 0, -1.0, 1.0)[..., None]
+    return oriented
 
 
 def _checked(differences: Tensor) -> Tensor:
