@@ -1,9 +1,11 @@
-"""`regap defense`: which defences there are."""
+"""`regap defense`: which defences there are, and fits of those that need one."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
+
+from regap_patch.commands.defense_fit import add_fit
 
 
 def add_defense(commands: Any) -> None:
@@ -15,6 +17,7 @@ def add_defense(commands: Any) -> None:
     )
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     _add_list(steps)
+    add_fit(steps)
 
 
 def _add_list(steps: Any) -> None:

@@ -15,6 +15,7 @@ from regap_patch.defenses.directions import agreement, mean_vector, principal_ve
 from regap_patch.defenses.fit_files import Fit, write_fit
 from regap_patch.defenses.placeholder import placeholder_of
 from regap_patch.defenses.protocol import Model, Turn
+from regap_patch.defenses.stack import check_text_only
 from regap_patch.defenses.states import decoder_of
 
 Progress = Callable[[str, int, int], None]
@@ -42,9 +43,11 @@ def fit_cmrm(
         progress: told what, how many are done, of how many.
 
     Raises:
+        UnsupportedModelError: the model answers nothing without a picture.
         DefenseError: the template says more beside a picture than its placeholder.
         RowsError: states that are not finite, or that cancel out.
     """
+    check_text_only(model, Cmrm.name)
     decoder = decoder_of(model)
     shown = anchors[0].turn(0)
     shown = shown.showing(model.meaningless(shown, image))

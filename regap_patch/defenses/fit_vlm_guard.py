@@ -14,6 +14,7 @@ from regap_patch.defenses.anchors import Opposed
 from regap_patch.defenses.directions import agreement, span
 from regap_patch.defenses.fit_files import Fit, write_fit
 from regap_patch.defenses.protocol import Model, Turn
+from regap_patch.defenses.stack import check_text_only
 from regap_patch.defenses.states import decoder_of, last_states, read_last
 from regap_patch.defenses.vlm_guard import VlmGuard
 from regap_patch.errors import DefenseError
@@ -59,9 +60,12 @@ def fit_vlm_guard(
         progress: told what, how many are done, of how many.
 
     Raises:
+        UnsupportedModelError: the model answers nothing without a picture.
         DefenseError: an aligned model with other layers.
         RowsError: fewer pairs than directions, or states that are not finite.
     """
+    check_text_only(model, VlmGuard.name)
+    decoder = decoder_of(model)
     parts: list[Tensor] = []
     for start in range(0, len(pairs), batch_size):
         some = pairs[start : start + batch_size]
@@ -69,15 +73,13 @@ def fit_vlm_guard(
             Turn(number, text, text)
             for number, text in enumerate([pair.harmful for pair in some] + [pair.harmless for pair in some])
         ]
-        states = (
-            last_states(model, decoder_of(model), turns) if aligned is None else _read(model, aligned, turns)
-        )
+        states = last_states(model, decoder, turns) if aligned is None else _read(model, aligned, turns)
         harmful, harmless = states.cpu().chunk(2)
         parts.append(harmful - harmless)
         if progress is not None:
             progress("pairs", start + len(some), len(pairs))
     found = torch.cat(parts)
-    count = len(decoder_of(model).layers)
+    count = len(decoder.layers)
     if found.shape[1] != count:
         raise DefenseError(
             f"Directions were to be taken on an aligned model of {found.shape[1]} layers, but the one that "

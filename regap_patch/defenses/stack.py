@@ -86,11 +86,7 @@ class Stack:
             UnsupportedModelError: the model has no text-only forward.
             DefenseError: a defence does not suit this model.
         """
-        if model.host is not None and not model.host.text_only:
-            raise UnsupportedModelError(
-                f"The defences {self.name} compare with text alone, but {type(model.module).__name__} (host "
-                f"{model.host.name}) answers nothing without a picture: ask it without --defense."
-            )
+        check_text_only(model, self.name)
         for defense in self.defenses:
             defense.prepare(model)
 
@@ -128,6 +124,23 @@ class Stack:
             for number in range(len(turns))
         ]
         return Answered(replies, traces, watch.seconds)
+
+
+def check_text_only(model: Model, name: str) -> None:
+    """That a model answers text alone, which defences compare with.
+
+    Args:
+        model: loaded.
+        name: of the defences.
+
+    Raises:
+        UnsupportedModelError: it does not.
+    """
+    if model.host is not None and not model.host.text_only:
+        raise UnsupportedModelError(
+            f"The defences {name} compare with text alone, but {type(model.module).__name__} (host "
+            f"{model.host.name}) answers nothing without a picture: ask it without --defense."
+        )
 
 
 class _Counted:
