@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from regap_patch.defenses.fit_files import Fit, read_fit
 from regap_patch.defenses.placeholder import QUESTION, placeholder_of
 from regap_patch.defenses.positions import Placed, Positions
-from regap_patch.defenses.protocol import Defense, FittedItem, Generate, Model, Reply, Turn
+from regap_patch.defenses.protocol import Defense, FittedItem, Generate, Level, Model, Reply, Turn
 from regap_patch.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ class Cmrm(Defense):
     """
 
     name: ClassVar[str] = "cmrm"
-    level: ClassVar[str] = "hidden"  # type: ignore[assignment]
+    level: ClassVar[Level] = "hidden"
     needs_layers: ClassVar[bool] = True
     cost: ClassVar[str] = "1 generation; of=sample: 2 prefills more"
-    source: ClassVar[str] = "arXiv 2410.09047, reimplemented: there is no published code"
+    source: ClassVar[str] = "arXiv:2410.09047, reimplemented: there is no published code"
 
     vectors: Path | None = None
     of: Literal["dataset", "sample"] = "dataset"
@@ -90,7 +90,8 @@ class Cmrm(Defense):
         Raises:
             DefenseError: the vectors are another model's or template's.
         """
-        made = {**super().fingerprint(target), "vectors": None}
+        names = ("of", "vector", "alpha", "layers", "positions", "image")
+        made = {"name": self.name, **{name: getattr(self, name) for name in names}, "vectors": None}
         fit = self._fit()
         if fit is not None:
             fit.check(target)
