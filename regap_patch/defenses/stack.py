@@ -44,10 +44,7 @@ class Stack:
     """
 
     def __init__(self, defenses: Sequence[Defense]) -> None:
-        named = Counter(defense.name for defense in defenses)
-        twice = [name for name, count in named.items() if count > 1]
-        if twice:
-            raise ConfigError(f"The defence {twice[0]} was named twice in one stack: name each once.")
+        each_once([defense.name for defense in defenses])
         owners: dict[str, Defense] = {}
         for defense in defenses:
             for thing in sorted(defense.owns):
@@ -141,6 +138,17 @@ def check_text_only(model: Model, name: str) -> None:
             f"The defences {name} compare with text alone, but {type(model.module).__name__} (host "
             f"{model.host.name}) answers nothing without a picture: ask it without --defense."
         )
+
+
+def each_once(names: Sequence[str]) -> None:
+    """Make sure that no name comes twice.
+
+    Raises:
+        ConfigError: one does.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ConfigError(f"The defence {twice[0]} was named twice in one stack: name each once.")
 
 
 class _Counted:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import types
+import sys
 import typing
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
+from types import SimpleNamespace, UnionType
 from typing import Any
 
 from regap_patch.defenses.protocol import Defense
-from regap_patch.defenses.stack import Stack
+from regap_patch.defenses.stack import Stack, each_once
 from regap_patch.errors import ConfigError
 
 DEFENSES = {
@@ -67,6 +68,8 @@ def make_stack(names: str, settings: Mapping[str, str] | None = None) -> Stack:
     wanted = [name.strip() for name in names.split("+")]
     if not all(wanted):
         raise ConfigError(f"The defence stack {names!r} has an empty name: write names with + between.")
+    each_once(wanted)
+    kinds = {name: find_defense(name) for name in wanted}
     of: dict[str, dict[str, str]] = {name: {} for name in wanted}
     for key, value in (settings or {}).items():
         name, dot, field = key.partition(".")
@@ -76,43 +79,48 @@ def make_stack(names: str, settings: Mapping[str, str] | None = None) -> Stack:
                 f"of its names."
             )
         of[name][field] = value
-    return Stack([_made(name, of[name]) for name in wanted])
+    return Stack([_made(name, kinds[name], of[name]) for name in wanted])
 
 
-def _made(name: str, given: Mapping[str, str]) -> Defense:
-    kind = find_defense(name)
-    fields = [field.name for field in dataclasses.fields(typing.cast("Any", kind)) if field.init]
-    unknown = [field for field in given if field not in fields]
+def _made(name: str, kind: Any, given: Mapping[str, str]) -> Defense:
+    types = {field.name: field.type for field in dataclasses.fields(kind) if field.init}
+    unknown = [field for field in given if field not in types]
     if unknown:
-        near = get_close_matches(unknown[0], fields, 1)
+        near = get_close_matches(unknown[0], types, 1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ConfigError(
             f"The defence {name} was given {unknown[0]}={given[unknown[0]]}{hint}, but it has "
-            f"{', '.join(fields) or 'no settings'}: correct the name."
+            f"{', '.join(types) or 'no settings'}: correct the name."
         )
-    types_of = typing.get_type_hints(kind)
-    made: Any = kind
-    values = {field: _value(name, field, text, types_of[field]) for field, text in given.items()}
     missing = [
-        field.name
-        for field in dataclasses.fields(made)
-        if field.init and field.name not in values and _required(field)
+        field.name for field in dataclasses.fields(kind) if _required(field) and field.name not in given
     ]
     if missing:
         raise ConfigError(
             f"The defence {name} needs {missing[0]}: give --defense_args {name}.{missing[0]}=VALUE."
         )
-    defense: Defense = made(**values)
+    defense: Defense = kind(
+        **{field: _value(name, field, text, _meant(kind, types[field])) for field, text in given.items()}
+    )
     return defense
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    missing = dataclasses.MISSING
+    return field.init and field.default is missing and field.default_factory is missing
+
+
+def _meant(kind: Any, written: Any) -> Any:
+    """The type that a field's annotation names in its class's module."""
+    if not isinstance(written, str):
+        return written
+    holder = SimpleNamespace(__annotations__={"field": written})
+    return typing.get_type_hints(holder, vars(sys.modules[kind.__module__]))["field"]
 
 
 def _value(name: str, field: str, text: str, kind: Any) -> Any:
     """A setting's text as what its dataclass says: str, int, float, bool, Path or a Literal, or None."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+    if typing.get_origin(kind) in (typing.Union, UnionType):
         kind = next(part for part in typing.get_args(kind) if part is not type(None))
     choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
     words = {"true": True, "1": True, "false": False, "0": False}

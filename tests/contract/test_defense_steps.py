@@ -55,7 +55,7 @@ def targets(llava_folder, tiny, tmp_path_factory):
         with torch.no_grad():
             for name, weights in target.loaded()[0].named_parameters():
                 if "_proj." in name and "vision" not in name:
-                    weights *= LOUDER
+                    weights.mul_(LOUDER)
     return made
 
 
