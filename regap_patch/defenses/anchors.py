@@ -18,7 +18,7 @@ class Anchor:
     """Words, and the picture that they came with.
 
     Attributes:
-        uid: of a benchmark's item; else the number of the line.
+        uid: of a benchmark's item; "" for what comes from elsewhere.
         text: what the user says.
         picture: file of the picture; None for words alone.
     """
@@ -28,9 +28,9 @@ class Anchor:
     picture: Path | None
 
     def turn(self, number: int) -> Turn:
-        """As it is asked; its uid seeds what is drawn for it."""
+        """As it is asked; uid and words seed what is drawn for it."""
         data = None if self.picture is None else self.picture.read_bytes()
-        seed = int.from_bytes(hashlib.sha256(self.uid.encode()).digest()[:7], "big")
+        seed = int.from_bytes(hashlib.sha256(f"{self.uid}\0{self.text}".encode()).digest()[:7], "big")
         return Turn(number, self.text, self.text, data, seed)
 
     def fitted(self) -> FittedItem:
@@ -77,7 +77,7 @@ def read_anchors(path: Path, image_folder: Path | None = None) -> list[Anchor]:
         image = line.get("image")
         picture = None if image is None else folder / str(image)
         if picture is not None:
-            _make_sure(picture, f"Anchor {uid} of {path}")
+            _make_sure(picture, f"Line {number} of {path}")
         found.append(Anchor(uid, text, picture))
     return found
 
@@ -112,9 +112,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             raise DefenseError(
                 f"Line {number} of {path} is no JSON object: mend it, or take it out."
             ) from error
-        uid = str(fields.get("uid", f"line {number}"))
-        if uid in seen:
-            raise DefenseError(f"{path} names anchor {uid} twice: take one of them out.")
+        uid = str(fields.get("uid", ""))
+        if uid and uid in seen:
+            raise DefenseError(f"Line {number} of {path} is {uid} for a second time: take one of them out.")
         seen.add(uid)
         yield number, uid, fields
     if not seen:
