@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from typing import Any
 
 from regap_patch.commands.defense_fit import add_fit
@@ -27,15 +28,18 @@ def _add_list(steps: Any) -> None:
 
 def _list(arguments: argparse.Namespace) -> int:
     del arguments
-    import dataclasses
-
-    from regap_patch.commands.measuring import table
     from regap_patch.defenses.table import defense_names, find_defense
 
-    rows = []
     for name in defense_names():
         kind: Any = find_defense(name)
-        settings = [field.name for field in dataclasses.fields(kind) if field.init]
-        rows.append([name, kind.level, ", ".join(settings) or "-", kind.cost, kind.source])
-    print(table(["name", "level", "settings", "cost of an answer", "source"], rows))
+        settings = [f"{field.name}={_default(field)}" for field in dataclasses.fields(kind) if field.init]
+        print(f"{name}, level {kind.level}, {kind.cost}")
+        print(f"    settings: {', '.join(settings) or 'none'}")
+        print(f"    {kind.source or 'no source named'}")
     return 0
+
+
+def _default(field: Any) -> str:
+    if field.default is None:
+        return "FILE"
+    return "(needed)" if field.default is dataclasses.MISSING else str(field.default)
