@@ -210,3 +210,16 @@ def test_sentences(checkpoint, data, tiny, fits, tmp_path, capsys):
         f"cmrm.vectors={fits / 'cmrm'}",
     ]
     assert "http://127.0.0.1:1/v1 is out of reach" in refused("cmrm", *line, model="endpoint")
+
+
+def test_a_run_that_left_items_out_is_compared_on_the_others(run, tmp_path):
+    _, none = run("", name="none")
+    _, defended = run("cmrm", cmrm="taken", name="defended")
+    for folder in (none, defended):
+        assert main(["eval", "judge", str(folder.root), "--judges", "keyword-own"]) == 0
+    file = tmp_path / "compared.json"
+    assert main(["eval", "compare", str(none.root), str(defended.root), "--output_path", str(file)]) == 0
+    found = json.loads(file.read_text())
+    assert found["left_out"] == [f"custom/test/{place:03d}" for place in FITTED]
+    assert {row["pairs"] for row in found["contrasts"]} == {ITEMS - len(FITTED)}
+    assert (found["first"]["defense"], found["second"]["defense"]) == ("", "cmrm")
