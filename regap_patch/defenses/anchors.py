@@ -61,7 +61,8 @@ class Opposed:
 def read_anchors(path: Path, image_folder: Path | None = None) -> list[Anchor]:
     """Anchors, one a line: `text` (or `prompt`), and `uid` and `image` where there are any.
 
-    A file of samples that `regap eval run` has left is such a file.
+    A file of samples that `regap eval run` has left is such a file; of an item in several image modes the
+    first line holds.
 
     Args:
         path: of the file.
@@ -71,9 +72,11 @@ def read_anchors(path: Path, image_folder: Path | None = None) -> list[Anchor]:
         DefenseError: no such file, a line that is none, or a picture that is missing or does not open.
     """
     folder = path.parent if image_folder is None else image_folder
-    found = []
+    found: list[Anchor] = []
     for number, uid, line in _lines(path):
         text = _words(path, number, line, "text" if "text" in line else "prompt")
+        if _is_known(found, uid, text, f"Line {number} of {path}"):
+            continue
         image = line.get("image")
         picture = None if image is None else folder / str(image)
         if picture is not None:
@@ -102,7 +105,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             f"Anchors were to be read from {path}, but it cannot be read ({type(error).__name__}): name a "
             f"file with one JSON object a line."
         ) from error
-    seen: set[str] = set()
+    empty = True
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -112,13 +115,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             raise DefenseError(
                 f"Line {number} of {path} is no JSON object: mend it, or take it out."
             ) from error
-        uid = str(fields.get("uid", ""))
-        if uid and uid in seen:
-            raise DefenseError(f"Line {number} of {path} is {uid} for a second time: take one of them out.")
-        seen.add(uid)
-        yield number, uid, fields
-    if not seen:
+        empty = False
+        yield number, str(fields.get("uid", "")), fields
+    if empty:
         raise DefenseError(f"Anchors were to be read from {path}, but it holds none: give at least one.")
+
+
+def _is_known(found: list[Anchor], uid: str, text: str, whose: str) -> bool:
+    known = next((anchor for anchor in found if uid and anchor.uid == uid), None)
+    if known is not None and known.text != text:
+        raise DefenseError(f"{whose} is {uid} once more, with other words: take one of them out.")
+    return known is not None
 
 
 def _words(path: Path, number: int, line: dict[str, Any], name: str) -> str:

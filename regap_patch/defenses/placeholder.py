@@ -39,7 +39,7 @@ def cut_between(seeing: str, alone: str) -> str:
             f"Text alone was to be compared with text beside a picture, but their prompts differ in more "
             f"than the picture ({seeing!r} and {alone!r}): take a template that only leaves it out."
         )
-    if alone[start:].startswith("\n") and not piece.endswith("\n"):
+    if alone[start:].lstrip(" ").startswith("\n") and "\n" not in piece:
         raise DefenseError(
             f"Text alone was to be compared with text beside a picture, but the newline behind the picture "
             f"stays in the prompt without one ({alone!r}): take a template that leaves out both."

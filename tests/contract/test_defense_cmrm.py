@@ -12,6 +12,7 @@ from regap_patch.defenses import Notes, make_stack
 from regap_patch.defenses.anchors import read_anchors
 from regap_patch.defenses.cmrm import Cmrm
 from regap_patch.defenses.fit_cmrm import fit_cmrm
+from regap_patch.errors import DefenseError
 from regap_patch.safety.image_modes import SIDE
 from regap_patch.safety.png import plain_png
 from regap_patch.safety.target import Question
@@ -339,6 +340,16 @@ def test_the_text_alone_has_neither_placeholder_nor_newline(kind, target):
 
 
 # ---- the command, and what does not belong
+
+
+def test_a_template_that_keeps_the_newline_is_refused(folders, anchors, tmp_path):
+    options = LocalOptions(str(folders["huggingface"]), device="cpu", template="U: <image> \n{text} A:")
+    target = HuggingFaceTarget(options)
+    with pytest.raises(DefenseError, match="the newline behind the picture stays in the prompt without one"):
+        fit_cmrm(loaded(target), read_anchors(anchors), tmp_path / "made")
+    with pytest.raises(DefenseError, match="the newline behind the picture stays in the prompt without one"):
+        Cmrm(of="sample").prepare(loaded(target))
+    assert not (tmp_path / "made").exists()
 
 
 def test_the_command_writes_what_the_defence_reads(kind, folders, target, anchors, vectors, tmp_path, capsys):

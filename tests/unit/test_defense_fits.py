@@ -59,6 +59,8 @@ def test_anchors_of_both_kinds_of_file(tmp_path):
     assert first.turn(0).seed == first.turn(3).seed != second.turn(0).seed
     assert first.fitted().picture_sha256 is not None
     assert second.fitted() == FittedItem("made/test/7", "and this", None)
+    modes = [{"uid": "a", "prompt": "x", "image_mode": mode} for mode in ("none", "blank")]
+    assert [anchor.uid for anchor in read_anchors(lines(tmp_path / "samples.jsonl", *modes))] == ["a"]
     below = read_anchors(lines(tmp_path / "b.jsonl", {"text": "x", "image": "1.png"}), tmp_path / "images")
     assert below[0].picture == first.picture
     (pair,) = read_opposed(lines(tmp_path / "pairs.jsonl", {"harmful": "h", "harmless": "l"}))
@@ -76,7 +78,10 @@ def test_anchors_that_are_none(tmp_path):
         r"Line 2 of .* has no words under 'prompt'": [{"text": "x"}, {"words": "y"}],
         r"Line 1 of .* has no words under 'text'": [{"text": " "}],
         r"Line 1 of .* is no JSON object": ["{"],
-        r"Line 2 of .* is a for a second time": [{"uid": "a", "text": "x"}, {"uid": "a", "text": "y"}],
+        r"Line 2 of .* is a once more, with other words": [
+            {"uid": "a", "text": "x"},
+            {"uid": "a", "text": "y"},
+        ],
         r"but it holds none: give at least one": [""],
     }
     for message, rows in cases.items():
@@ -154,6 +159,8 @@ def test_the_placeholder_and_its_newline_are_all_that_differs():
 def test_a_prompt_that_keeps_the_newline_or_says_something_else():
     with pytest.raises(DefenseError, match=r"newline behind the picture stays .*'USER: \\nred \? A:'"):
         cut_between("USER: <image>\nred ? A:", "USER: \nred ? A:")
+    with pytest.raises(DefenseError, match="newline behind the picture stays"):
+        cut_between("USER: <image> \nred ? A:", "USER:  \nred ? A:")
     for alone in ("USER: look. red ? A:", "USER: <image>\nred ? A:", "SYSTEM. USER: red ? A:"):
         with pytest.raises(DefenseError, match="differ in more than the picture"):
             cut_between("USER: <image>\nred ? A:", alone)
