@@ -23,8 +23,9 @@ def add_defense(parser: argparse.ArgumentParser) -> None:
     add(
         "--defense_args",
         default="",
-        help="NAME.SETTING=value, commas between: adashield_s.place=after,cmrm.vectors=FILE",
+        help="NAME.SETTING=value, commas between: adashield_s.place=after,cmrm.vectors=FOLDER",
     )
+    add("--no_latency", action="store_true", help="do not ask the first batches without --defense too")
 
 
 def stack_of(arguments: argparse.Namespace) -> Stack | None:
@@ -52,12 +53,12 @@ def stack_of(arguments: argparse.Namespace) -> Stack | None:
 
 def defended(
     arguments: argparse.Namespace, stack: Stack, target: Any, reference: Any
-) -> tuple[Any, Any, Latency]:
+) -> tuple[Any, Any, Latency | None]:
     """The target and its reference for the parity gate with the stack around them, and where it is timed."""
     from regap_patch.commands.defended import DefendedTarget, Untimed
     from regap_patch.commands.latency import Latency
 
-    latency = Latency(stack.name)
+    latency = None if arguments.no_latency else Latency(stack.name)
     made = DefendedTarget(target, stack, latency)
     if reference is None:
         return made, None, latency

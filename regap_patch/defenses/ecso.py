@@ -79,9 +79,10 @@ class Ecso(Defense):
         check, caption, answer = self._words.texts
         replies = dict(enumerate(generate(turns)))
 
-        def ask(places: Sequence[int], told: Callable[[int], Turn]) -> dict[int, Reply]:
+        def ask(step: str, places: Sequence[int], told: Callable[[int], Turn]) -> dict[int, Reply]:
             """What is said to these turns in a further step; failures become the answers."""
-            said = dict(zip(places, generate([told(place) for place in places]), strict=True))
+            asked = [told(place).drawing(step) for place in places]
+            said = dict(zip(places, generate(asked), strict=True))
             replies.update({place: reply for place, reply in said.items() if reply.error is not None})
             return {place: reply for place, reply in said.items() if reply.error is None}
 
@@ -94,17 +95,19 @@ class Ecso(Defense):
             for place, turn in enumerate(turns)
             if turn.picture is not None and replies[place].error is None
         ]
-        checks = ask(seeing, checking)
+        checks = ask("check", seeing, checking)
         for place, said in checks.items():
             notes.say(turns[place], check=said.text)
         flagged = [place for place, said in checks.items() if said.text.strip().lower() in YES]
-        captions = ask(flagged, lambda place: turns[place].telling(filled(caption, turns[place].asked)))
+        captions = ask(
+            "caption", flagged, lambda place: turns[place].telling(filled(caption, turns[place].asked))
+        )
 
         def blind(place: int) -> Turn:
             told = filled(answer, captions[place].text, turns[place].told)
             return turns[place].telling(told).showing(None)
 
-        for place, said in ask(list(captions), blind).items():
+        for place, said in ask("answer", list(captions), blind).items():
             notes.fired(turns[place], caption=captions[place].text, replaced=replies[place].text)
             replies[place] = said
         return [replies[place] for place in range(len(turns))]

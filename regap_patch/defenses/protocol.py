@@ -65,6 +65,11 @@ class Turn:
         """The same with other words."""
         return dataclasses.replace(self, told=text)
 
+    def drawing(self, step: str) -> Turn:
+        """The same with random numbers of its own, for a further step: its draws are not those of another."""
+        made = hashlib.sha256(f"{self.seed}\0{step}".encode()).digest()
+        return dataclasses.replace(self, seed=int.from_bytes(made[:8], "big") >> 1)
+
     def showing(self, picture: bytes | None) -> Turn:
         """The same with another picture, or with none: no placeholder and no newline is left of it."""
         return dataclasses.replace(self, picture=picture)

@@ -191,6 +191,21 @@ def test_a_batch_answers_as_each_alone(by_hand, stack, monkeypatch):
         assert alone.first_token_refusal_prob == pytest.approx(reply.first_token_refusal_prob, rel=1e-4)
 
 
+def test_draws_follow_the_items_seed_in_every_step(by_hand, monkeypatch):
+    drawn = Decoding(max_new_tokens=TOKENS, temperature=1.0, top_p=0.9)
+    defended = DefendedTarget(by_hand.target, make_stack("adashield_s+ecso"))
+    checks = [
+        reply.trace["defenses"]["ecso"].get("check") for reply in defended.answer(QUESTIONS, drawn, SEEDS)
+    ]
+    monkeypatch.setattr(ecso, "YES", [check.lower() for check in checks[:2]])
+    together = defended.answer(QUESTIONS, drawn, SEEDS)
+    alone = [defended.answer([one], drawn, [seed])[0] for one, seed in zip(QUESTIONS, SEEDS, strict=True)]
+    assert any(reply.trace["defenses"]["ecso"]["fired"] for reply in together)
+    assert [(reply.text, reply.trace) for reply in together] == [(reply.text, reply.trace) for reply in alone]
+    said = [(reply.text, reply.trace["defenses"]["ecso"].get("check")) for reply in together]
+    assert all(text != check for text, check in said), "no step draws with the numbers of another"
+
+
 def bits(by_hand: ByHand):
     """Answers, scores, weights and hooks of the bare target."""
     plain = by_hand.target.answer(QUESTIONS, GREEDY, SEEDS)
