@@ -314,6 +314,14 @@ def test_off_and_taken_away_leave_no_trace(target, vectors, defense):
     assert answers(target) == before
 
 
+def test_in_half_precision(kind, folders, target, vectors):
+    half = KINDS[kind][0](LocalOptions(str(folders[kind]), device="cpu", dtype="bfloat16"))
+    plain, _ = seen_scores(half, [], QUESTIONS[:2])
+    found, _ = seen_scores(half, [Cmrm(vectors, alpha=3.0)], QUESTIONS[:2])
+    whole, _ = seen_scores(target, [Cmrm(vectors, alpha=3.0)], QUESTIONS[:2])
+    assert (found[0] - whole[0]).abs().max() < 0.05 < (found[0] - plain[0]).abs().max()
+
+
 def test_an_error_within_leaves_no_hook(target, defense):
     count = hooks(target)
     model = loaded(target)
