@@ -35,7 +35,11 @@ from tests.contract.defended_targets import (
 from tests.contract.tiny_hf_folder import make_hf_folder
 from tests.unit.evaluation_items import noisy_picture
 
-KINDS = {"llava": (LlavaTarget, Llava), "huggingface": (HuggingFaceTarget, Huggingface)}
+KINDS = {
+    "llava": (LlavaTarget, Llava),
+    "huggingface": (HuggingFaceTarget, Huggingface),
+    "llava_next": (HuggingFaceTarget, Huggingface),
+}
 ANCHORS = ["what is it ?", "how do I fold the red square here ?", "fold this blue thing", "is it a cup ?"]
 SIZES = [(20, 24), (24, 20), (30, 24), (24, 24)]
 
@@ -53,9 +57,11 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folders(llava_folder, tiny, tmp_path_factory):
+    root = tmp_path_factory.mktemp("hf")
     return {
         "llava": llava_folder,
-        "huggingface": make_hf_folder(tiny, tmp_path_factory.mktemp("hf") / "model"),
+        "huggingface": make_hf_folder(tiny, root / "llava"),
+        "llava_next": make_hf_folder(tiny, root / "next", anyres=True),
     }
 
 
