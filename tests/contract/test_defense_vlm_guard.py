@@ -12,9 +12,11 @@ import torch
 from regap_patch.cli import main
 from regap_patch.defenses import make_stack
 from regap_patch.defenses.anchors import read_opposed
+from regap_patch.defenses.cmrm import Cmrm
 from regap_patch.defenses.fit_vlm_guard import fit_vlm_guard
 from regap_patch.defenses.vlm_guard import VlmGuard
 from regap_patch.errors import ConfigError
+from regap_patch.safety.png import plain_png
 from regap_patch.safety.targets.huggingface import HuggingFaceTarget
 from regap_patch.safety.targets.llava import LlavaTarget
 from regap_patch.safety.targets.local import LocalOptions
@@ -145,6 +147,26 @@ def test_each_token_is_the_references(target, hand, directions, form, positions)
         moved = max(moved, float((plain.scores[0] - expected.scores[0]).abs().max()))
     assert positions == "last_prefill" or set(gates) == {True, False}
     assert (moved > 1e-3) == (any(gates) or form == "replaced")
+
+
+def test_a_samples_vector_beside_it_is_the_models_own(target, hand, directions):
+    """What CMRM measures on the way is not what VLM-Guard has moved; then both act, in the order named."""
+    question = QUESTIONS[0]
+    stored = VlmGuard(directions)._fit().tensors(len(hand.layers))["directions"][:, :2]
+    blank = plain_png(20, 24, (255, 255, 255))
+    own = states(hand, question.prompt, None) - states(hand, question.prompt, blank)
+    prompt = length(hand, question.prompt, question.picture)
+    steer = steering(stored, 8.0, True, prompt, "all_steps", {0, 1}, [])
+    expected = greedy(
+        hand,
+        [(question.prompt, question.picture)],
+        STEPS,
+        change=lambda number, state: steer(number, state) + own[number],
+    )
+    stack = [VlmGuard(directions, alpha=8.0, rank=2, form="replaced"), Cmrm(of="sample")]
+    scores, _ = seen_scores(target, stack, [question])
+    assert scores.argmax(-1)[:, 0].tolist() == expected.tokens[: len(scores)]
+    torch.testing.assert_close(scores[:, 0], expected.scores[: len(scores)], rtol=0, atol=5e-6)
 
 
 def test_the_trace_says_where_the_gate_was_open(target, hand, directions):
