@@ -26,7 +26,7 @@ class Latency:
 
     def wants(self, questions: Sequence[Any]) -> bool:
         """Whether a batch is one to be timed."""
-        return self._row(questions)["batches"] < BATCHES
+        return len(self._row(questions)["ratios"]) < BATCHES
 
     def timed(
         self, questions: Sequence[Any], plain: Callable[[], list[Any]], defended: Callable[[], list[Any]]
@@ -39,16 +39,18 @@ class Latency:
             defended: asks with it.
         """
         row = self._row(questions)
-        if not any(other["batches"] for other in self._rows.values()):
+        if not any(other["ratios"] for other in self._rows.values()):
             plain()  # what comes first in a process is slow
         calls = [("none", plain), ("defended", defended)]
         found: dict[str, list[Any]] = {}
-        for name, call in calls if row["batches"] % 2 else reversed(calls):
+        seconds: dict[str, float] = {}
+        for name, call in calls if len(row["ratios"]) % 2 else reversed(calls):
             started = time.perf_counter()
             found[name] = call()
-            row[f"seconds_{name}"] += time.perf_counter() - started
+            seconds[name] = time.perf_counter() - started
+            row[f"seconds_{name}"] += seconds[name]
             row[f"tokens_{name}"] += sum(reply.num_tokens for reply in found[name])
-        row["batches"] += 1
+        row["ratios"].append(round(seconds["defended"] / seconds["none"], 3))
         row["items"] += len(questions)
         return found["defended"]
 
@@ -59,7 +61,7 @@ class Latency:
 
     def to_dict(self) -> dict[str, Any] | None:
         """As plain JSON values; None if nothing was timed."""
-        rows = {kind: self._rounded(row) for kind, row in self._rows.items() if row["batches"]}
+        rows = {kind: row for kind, row in self._rows.items() if row["ratios"]}
         if not rows:
             return None
         whole = sum(self._parts.values()) or 1.0
@@ -68,14 +70,5 @@ class Latency:
 
     def _row(self, questions: Sequence[Any]) -> dict[str, Any]:
         kind = KINDS[all(question.picture is None for question in questions)]
-        counts = ("batches", "items", "tokens_none", "tokens_defended", "seconds_none", "seconds_defended")
-        return self._rows.setdefault(kind, dict.fromkeys(counts, 0))
-
-    @staticmethod
-    def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-        return {
-            **row,
-            "seconds_none": round(row["seconds_none"], 4),
-            "seconds_defended": round(row["seconds_defended"], 4),
-            "ratio": round(row["seconds_defended"] / row["seconds_none"], 3),
-        }
+        counts = ("items", "tokens_none", "tokens_defended", "seconds_none", "seconds_defended")
+        return self._rows.setdefault(kind, {"ratios": [], **dict.fromkeys(counts, 0)})

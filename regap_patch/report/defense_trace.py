@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 
@@ -14,7 +16,8 @@ def read_defense_trace(folder: Path) -> dict[str, Any]:
     Returns:
         `fired`: defence -> image mode -> (answers on which it fired, answers with a trace); `generations`: a
         mean over answers; `latency`: of each kind of question the ratio of time with the stack to time
-        without, and how many answers were timed; empty values where there is no trace.
+        without (median, lowest and highest of batches), and how many answers were timed; empty values
+        where there is no trace.
     """
     rows: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.glob("trace/*/*/steps-*.jsonl")):
@@ -39,7 +42,8 @@ def defense_sentences(found: Mapping[str, Any]) -> list[str]:
         said.append(f"The defence {name} fired on {every[0]} of {every[1]} answers{inside}.")
     if found["latency"]:
         ratios = ", ".join(
-            f"{row['ratio']:.2f} {kind} ({row['items']} answers)" for kind, row in found["latency"].items()
+            f"{row['ratio']:.2f} {kind} ({row['low']:.2f} to {row['high']:.2f}, {row['items']} answers)"
+            for kind, row in found["latency"].items()
         )
         said.append(
             f"An answer takes this many times the time of the same without defences: {ratios}; "
@@ -49,14 +53,17 @@ def defense_sentences(found: Mapping[str, Any]) -> list[str]:
 
 
 def _latency(folder: Path) -> dict[str, dict[str, float]]:
-    """Of all shards together: sums, and their ratio."""
-    sums: dict[str, dict[str, float]] = {}
+    """Of the batches of all shards: the median ratio, which a pause of the machine does not move."""
+    ratios: dict[str, list[float]] = {}
+    items: Counter[str] = Counter()
     for path in sorted(folder.glob("trace/latency-*.json")):
         for kind, row in json.loads(path.read_text(encoding="utf-8"))["kinds"].items():
-            of = sums.setdefault(kind, {"items": 0, "seconds_none": 0.0, "seconds_defended": 0.0})
-            for name in of:
-                of[name] += row[name]
-    return {kind: {**of, "ratio": of["seconds_defended"] / of["seconds_none"]} for kind, of in sums.items()}
+            ratios.setdefault(kind, []).extend(row["ratios"])
+            items[kind] += row["items"]
+    return {
+        kind: {"items": items[kind], "ratio": median(found), "low": min(found), "high": max(found)}
+        for kind, found in ratios.items()
+    }
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:

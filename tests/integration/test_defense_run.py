@@ -116,8 +116,8 @@ def test_every_pair_runs_and_is_traced_and_timed(run, pair):
     assert latency["defense"] == manifest["defense"]
     for kind in ("with a picture", "text alone"):
         row = latency["kinds"][kind]
-        assert row["ratio"] == pytest.approx(row["seconds_defended"] / row["seconds_none"], rel=0.02)
-        assert row["ratio"] > 0.2
+        assert (len(row["ratios"]), row["items"]) == {"text alone": (2, 6), "with a picture": (4, 12)}[kind]
+        assert min(row["ratios"]) > 0.2
     assert "An answer takes this many times the time of the same without defences:" in said
 
 

@@ -86,7 +86,8 @@ def test_batches_are_timed_in_turns_and_then_left_alone(monkeypatch):
     found = timed.to_dict()
     for kind in ("with a picture", "text alone"):
         row = found["kinds"][kind]
-        assert (row["ratio"], row["items"], row["batches"]) == (2.5, 2 * BATCHES, BATCHES)
+        assert (row["ratios"], row["items"]) == ([2.5] * BATCHES, 2 * BATCHES)
+        assert (row["seconds_none"], row["seconds_defended"]) == (2.0 * BATCHES, 5.0 * BATCHES)
         assert (row["tokens_none"], row["tokens_defended"]) == (14 * BATCHES, 14 * BATCHES)
     assert found["share_of_time"] == {"ecso": 0.25, "model": 0.75}
 
@@ -107,8 +108,8 @@ def test_a_trace_is_read_with_its_last_word_on_each_answer(tmp_path):
         path.write_text(
             "".join(line(key, mode, fired, count) + "\n" for key, fired, count in rows) + '{"torn'
         )
-    for shard, seconds in ((0, 1.0), (1, 3.0)):
-        kinds = {"with a picture": {"items": 4, "seconds_none": 1.0, "seconds_defended": seconds}}
+    for shard, ratios in ((0, [1.0, 2.0]), (1, [30.0])):
+        kinds = {"with a picture": {"items": 4, "ratios": ratios}}
         (tmp_path / f"trace/latency-{shard}.json").write_text(json.dumps({"kinds": kinds}))
     found = read_defense_trace(tmp_path)
     assert found["fired"] == {"ecso": {"none": [0, 2], "real": [2, 2]}}
@@ -116,7 +117,7 @@ def test_a_trace_is_read_with_its_last_word_on_each_answer(tmp_path):
     assert found["latency"]["with a picture"]["ratio"] == 2.0
     assert defense_sentences(found) == [
         "The defence ecso fired on 2 of 4 answers (none 0 of 2, real 2 of 2).",
-        "An answer takes this many times the time of the same without defences: 2.00 with a picture (8 "
-        "answers); 2.50 generations an answer.",
+        "An answer takes this many times the time of the same without defences: 2.00 with a picture "
+        "(1.00 to 30.00, 8 answers); 2.50 generations an answer.",
     ]
     assert defense_sentences(read_defense_trace(tmp_path / "nothing")) == []
