@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from regap_patch.commands.defense import add_defense
 from regap_patch.commands.eval import add_eval
 from regap_patch.commands.gap import add_gap
 from regap_patch.commands.mir import add_mir
@@ -111,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_mir(commands)
     add_eval(commands)
     add_study(commands)
+    add_defense(commands)
 
     plot = commands.add_parser(
         "plot", help="training runs against steps, or what `regap mir` found layer by layer, in one figure"

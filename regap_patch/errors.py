@@ -15,6 +15,7 @@ ReGapError
 ├── RecordsError (ValueError)        a file of samples, answers or verdicts that is torn or another run's
 ├── BenchmarkError (RuntimeError)    a data set that is not there, or not what its adapter knows
 ├── EvaluationError (RuntimeError)   an evaluation that cannot start or go on
+├── DefenseError (RuntimeError)      a defence that does not suit this model, or was made for another
 ├── JudgeError (RuntimeError)        a judge that is not there, or that these answers do not suit
 ├── ReportError (RuntimeError)       files that no table or figure can be made from
 └── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
@@ -87,6 +88,10 @@ class BenchmarkError(ReGapError, RuntimeError):
 
 class EvaluationError(ReGapError, RuntimeError):
     """An evaluation that cannot start or go on: no such target, another run's folder, other weights."""
+
+
+class DefenseError(ReGapError, RuntimeError):
+    """A defence that does not suit this model, or vectors, words or anchors that are not what it needs."""
 
 
 class JudgeError(ReGapError, RuntimeError):

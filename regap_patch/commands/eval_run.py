@@ -6,6 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regap_patch.commands.eval_defense import (
+    add_defense,
+    defended,
+    stack_of,
+    without_fitted,
+    write_latency,
+)
 from regap_patch.commands.eval_target import ENDPOINT_ARGS, KINDS, LOCAL_ARGS, pairs, target_of
 from regap_patch.errors import ConfigError
 
@@ -52,7 +59,7 @@ def add_run(commands: Any) -> None:
     )
     add("--num_shards", type=int, default=1, help="processes that share the run (%(default)s)")
     add("--shard", type=int, help="which of them this one is, from 0; needed with --num_shards")
-    add("--defense", default="", help="defence stack; there is none yet, so only the empty one is taken")
+    add_defense(parser)
     add("--no_parity", action="store_true", help="do not compare batch 1 with --batch_size on 32 items first")
     add("--offline", action="store_true", help="no network: neither hubs nor other machines are asked")
     parser.set_defaults(run=_run)
@@ -160,11 +167,6 @@ def go_offline(offline: bool) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.defense:
-        raise ConfigError(
-            f"The defence {arguments.defense!r} was asked for, but there is none in this version: leave "
-            f"--defense out."
-        )
     if arguments.num_shards > 1 and arguments.shard is None:
         raise ConfigError(
             f"--num_shards {arguments.num_shards} was given without --shard: say which of 0 to "
@@ -172,22 +174,28 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     go_offline(arguments.offline)
     from regap_patch.commands.measuring import Bars
+    from regap_patch.report.defense_trace import defense_sentences, read_defense_trace
     from regap_patch.safety.blocks import Shard
     from regap_patch.safety.manifest import Settings
     from regap_patch.safety.parity import parity_sentence
     from regap_patch.safety.profiles import profile_of
     from regap_patch.safety.run import run_evaluation
 
+    stack = stack_of(arguments)
     profile = profile_of(arguments.profile) if arguments.profile else None
     settings = Settings(
         decoding_of(arguments.gen_kwargs, profile),
         (profile.batch_size if profile else 1) if arguments.batch_size is None else arguments.batch_size,
         arguments.seed,
-        arguments.defense,
+        stack.name if stack else "",
         arguments.profile or "",
     )
     tasks = tasks_of(arguments)
     target, reference, name = target_of(arguments)
+    latency = None
+    if stack is not None:
+        tasks = without_fitted(tasks, stack)
+        target, reference, latency = defended(arguments, stack, target, reference)
     summary = run_evaluation(
         target,
         tasks,
@@ -198,8 +206,12 @@ def _run(arguments: argparse.Namespace) -> int:
         started={"model": name, "hardware": getattr(target, "hardware", "the server's")},
         progress=Bars(),
     )
+    if latency is not None:
+        write_latency(latency, summary.folder, arguments.shard or 0)
     if summary.parity is not None:
         print(parity_sentence(summary.parity))
+    for sentence in defense_sentences(read_defense_trace(summary.folder)) if stack else ():
+        print(sentence)
     print(_sentence(summary))
     print(summary.folder)
     return EXIT_INCOMPLETE if summary.errors else 0
@@ -211,6 +223,8 @@ def _sentence(summary: Any) -> str:
         words.append(f"{summary.errors} failed (the same line asks them again)")
     if summary.missing > summary.errors:
         words.append(f"{summary.missing - summary.errors} missing (other shards, or the same line)")
+    if summary.left_out:
+        words.append(f"{summary.left_out} left out, for the defences were fitted on them")
     if summary.truncated:
         words.append(f"{summary.truncated} cut at max_new_tokens")
     return ", ".join(words) + "."

@@ -49,6 +49,7 @@ class Host:
             share attribute names and differ in what follows from them.
         plain_newline: whether a caption right after its image ends with a newline that is no word of it
             (LLaVA's `plain` template).
+        text_only: whether the model answers text alone, too.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Host:
     slots: Callable[[Any, Mapping[str, Any], Tensor], ImageSlots]
     model_types: tuple[str, ...] = ()
     plain_newline: bool = False
+    text_only: bool = True
 
     @property
     def looked_for(self) -> str:

@@ -100,6 +100,7 @@ _BLIP: dict[str, Any] = {
     "images": ("pixel_values",),
     "image_token": blip_image_token,
     "slots": blip_slots,
+    "text_only": False,
 }
 # The shape of MiniGPT-4 too: a Q-Former and one linear layer.
 BLIP_2 = Host(name="blip_2", model_types=("blip-2",), **_BLIP)

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from regap_patch.errors import MeasureError
+from regap_patch.hosts.decoder import Decoder
 from regap_patch.hosts.host import Host
-from regap_patch.measure.decoder import Decoder, LayerCall, Stopped, run_until_stopped
+from regap_patch.measure.decoder import LayerCall, Stopped, run_until_stopped
 
 LONGEST = "max_position_embeddings"
 

@@ -17,10 +17,11 @@ from regap_patch.errors import MeasureError
 from regap_patch.gap.precision import float64
 from regap_patch.gap.rows import ModalityRows
 from regap_patch.gap.statistics import gap_statistics
+from regap_patch.hosts.decoder import find_decoder
 from regap_patch.hosts.host import Host, end_ids
 from regap_patch.hosts.table import find_host, unwrapped
 from regap_patch.measure.capture import look
-from regap_patch.measure.decoder import evaluating, find_decoder
+from regap_patch.measure.decoder import evaluating
 from regap_patch.measure.mir import Progress
 
 

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regap_patch.hosts.decoder import Decoder, first
 from regap_patch.measure.capture import Sample
-from regap_patch.measure.decoder import Decoder, LayerCall, first, walk_layers
+from regap_patch.measure.decoder import LayerCall, walk_layers
 from regap_patch.measure.offload import brought_in_turn, placed
 
 

@@ -19,10 +19,11 @@ from regap_patch.gap.curve import pairs_curve
 from regap_patch.gap.integration_rate import MirResult, combine
 from regap_patch.gap.layer import LayerTerm, layer_term
 from regap_patch.gap.reference_script import reference_term
+from regap_patch.hosts.decoder import Decoder, find_decoder
 from regap_patch.hosts.host import Host
 from regap_patch.hosts.table import find_host, unwrapped
 from regap_patch.measure.capture import Sample, capture
-from regap_patch.measure.decoder import Decoder, evaluating, find_decoder
+from regap_patch.measure.decoder import evaluating
 from regap_patch.measure.layer_major import Ledger, states_by_layer, why_not
 from regap_patch.measure.offload import all_but_layers, brought_in_turn
 from regap_patch.measure.projection import Projection, project

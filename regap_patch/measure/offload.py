@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regap_patch.measure.decoder import Decoder
+from regap_patch.hosts.decoder import Decoder
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -24,8 +24,9 @@ from regap_patch.gap.clouds import Cloud
 from regap_patch.gap.layer import LayerTerm, layer_term, term_from_moments
 from regap_patch.gap.moments import MomentSums
 from regap_patch.gap.outliers import lower_median, outlier_mask
+from regap_patch.hosts.decoder import Decoder
 from regap_patch.measure.capture import Sample
-from regap_patch.measure.decoder import Decoder, walk_layers
+from regap_patch.measure.decoder import walk_layers
 from regap_patch.measure.layer_major import Ledger
 
 RESERVOIR = 1024

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,13 @@ def compare_runs(
 def comparison_of(first: Evaluation, second: Evaluation, *, margin: float = MARGIN) -> dict[str, Any]:
     """As `compare_runs`, of runs that were read.
 
+    Items that one of them left out, because its defences were fitted on them, are left out of both.
+
     Raises:
         ReportError: as there.
     """
+    fitted = _fitted(first) | _fitted(second)
+    first, second = _without(first, fitted), _without(second, fitted)
     check_comparable(first, second)
     contrasts: list[dict[str, Any]] = []
     tax: list[dict[str, Any]] = []
@@ -80,6 +85,7 @@ def comparison_of(first: Evaluation, second: Evaluation, *, margin: float = MARG
         "first": {"name": first.name, "inputs": first.inputs, "defense": first.defense},
         "second": {"name": second.name, "inputs": second.inputs, "defense": second.defense},
         "judges": dict(first.judges),
+        "left_out": sorted(fitted),
         "incomplete": any(row["incomplete"] for row in contrasts),
         "contrasts": with_holm(contrasts, ("kind", "image_mode", "judge")),
         "image_tax": tax,
@@ -122,6 +128,14 @@ def check_comparable(first: Evaluation, second: Evaluation) -> None:
             f"{asked} their judges differ ({_judges(first)} and {_judges(second)}): judge both with the same "
             f"ones."
         )
+
+
+def _fitted(run: Evaluation) -> set[str]:
+    return {uid for uids in (run.manifest.get("left_out") or {}).values() for uid in uids}
+
+
+def _without(run: Evaluation, uids: Collection[str]) -> Evaluation:
+    return replace(run, items=tuple(item for item in run.items if item.sample.uid not in uids))
 
 
 def _short(value: Any, longest: int = 60) -> str:

@@ -16,6 +16,7 @@ from regap_patch.records import IMAGE_MODES
 from regap_patch.report.agreement import agreement
 from regap_patch.report.cells import UNKNOWN_LIMIT, Validation, cell_of, macro_of
 from regap_patch.report.contrasts import MARGIN, contrast_of, with_holm
+from regap_patch.report.defense_trace import defense_sentences, read_defense_trace
 from regap_patch.report.json_files import write_json
 from regap_patch.report.outcomes import UNJUDGED, class_of, outcomes_of, value_of
 from regap_patch.report.run_folder import Evaluation, Item, read_evaluation
@@ -88,6 +89,7 @@ def metrics_of(
             "judges": dict(run.judges),
             "about_judges": {judge: dict(about) for judge, about in run.about.items()},
             "defense": run.defense,
+            **({"defended": read_defense_trace(run.folder)} if run.defense else {}),
             "parity": run.parity,
             "stale_verdicts": run.stale,
             "manifest": dict(run.manifest),
@@ -215,6 +217,11 @@ def _notes(
         )
     if _parity(run) is False:
         notes.append("Answers at batch 1 and at the batch size of this run differ (batch_parity false).")
+    if run.defense:
+        notes += defense_sentences(read_defense_trace(run.folder))
+    left_out = sum(map(len, (run.manifest.get("left_out") or {}).values()))
+    if left_out:
+        notes.append(f"{left_out} items were left out, for the defences were fitted on them.")
     if run.stale:
         notes.append(f"{run.stale} verdicts judge answers that are no longer there, and were left out.")
     notes += [

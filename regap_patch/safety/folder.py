@@ -6,6 +6,8 @@ RUN/manifest.json                                       how answers are made; ne
     samples/BENCHMARK.jsonl                             one Sample for each item and image mode
     answers/BENCHMARK/IMAGE_MODE/part-SHARD.jsonl       Answer
     trace/BENCHMARK/IMAGE_MODE/part-SHARD.jsonl         timings: they differ from run to run, answers do not
+    trace/BENCHMARK/IMAGE_MODE/steps-SHARD.jsonl        how each answer of a defended model came about
+    trace/latency-SHARD.json                            what a defence stack costs, beside the same without
     verdicts/JUDGE/BENCHMARK/IMAGE_MODE.jsonl           Verdict
     metrics.json
     report/
@@ -54,6 +56,14 @@ class RunFolder:
         """How long it took."""
         return self.root / "trace" / benchmark / image_mode / f"part-{shard}.jsonl"
 
+    def steps(self, benchmark: str, image_mode: str, shard: int) -> Path:
+        """How each answer came about; of two lines with one key the later one holds."""
+        return self.root / "trace" / benchmark / image_mode / f"steps-{shard}.jsonl"
+
+    def latency(self, shard: int) -> Path:
+        """What a defence stack costs, beside the same without."""
+        return self.root / "trace" / f"latency-{shard}.json"
+
     def lock(self, shard: int | str) -> Path:
         """Held by the process that works on a shard."""
         return self.root / f".shard-{shard}.lock"
@@ -95,8 +105,8 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
-def append_trace(path: Path, fields: Mapping[str, Any]) -> None:
-    """Add a line of timings. What a kill tears here is lost and not missed."""
+def append_trace(path: Path, *lines: Mapping[str, Any]) -> None:
+    """Add lines of a trace. What a kill tears here is lost and not missed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(fields, sort_keys=True) + "\n")
+        file.write("".join(json.dumps(fields, sort_keys=True) + "\n" for fields in lines))

@@ -78,15 +78,29 @@ def _likeliest(scores: Tensor, top_p: float) -> Tensor:
     return scores.masked_fill((before >= top_p).gather(-1, order.argsort(-1)), float("-inf"))
 
 
-def processors(decoding: Decoding, seeds: Sequence[int], openers: Sequence[int]) -> tuple[FirstToken, Any]:
-    """What `generate` takes as `logits_processor`, and the part of it that saw the first token."""
+def all_processors(
+    decoding: Decoding, seeds: Sequence[int], openers: Sequence[int], before: Sequence[Any] = ()
+) -> tuple[FirstToken, Any]:
+    """What `generate` takes as `logits_processor`, and the part of it that saw the first token.
+
+    Args:
+        decoding: how answers are drawn.
+        seeds: of the B rows.
+        openers: first tokens of refusals.
+        before: processors that decide what the first token is taken from and tokens are drawn of.
+    """
     from transformers import LogitsProcessorList
 
     first = FirstToken(openers)
-    steps: list[Any] = [first]
+    steps: list[Any] = [*before, first]
     if decoding.temperature > 0:
         steps.append(SeededSampling(decoding, seeds))
     return first, LogitsProcessorList(steps)
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Positions (B, L) of prompts that are padded on the left, as `generate` counts them."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def opener_ids(tokenizer: Any, openers: Sequence[str]) -> list[int]:

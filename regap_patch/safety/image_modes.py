@@ -83,11 +83,8 @@ def in_mode(
     elif mode == "irrelevant":
         chosen = _other(item, pool, draw)
         name, picture = chosen.name, read_picture(chosen.root / chosen.name, item.uid)
-    elif mode == "noise":
-        width, height = _size(item, root)
-        picture = png(width, height, draw.randbytes(3 * width * height))
     elif mode != "none":
-        picture = _plain(*_size(item, root), mode)
+        picture = meaningless(mode, _size(item, root), draw)
     if mode != "words":
         meta.pop("words", None)
     made = dataclasses.replace(
@@ -99,6 +96,20 @@ def in_mode(
         meta=meta,
     )
     return made, picture
+
+
+def meaningless(kind: str, size: tuple[int, int], draw: Random) -> bytes:
+    """A picture that shows nothing.
+
+    Args:
+        kind: blank, black, grey or noise.
+        size: width and height.
+        draw: of noise.
+    """
+    if kind in COLOURS:
+        return _plain(*size, kind)
+    width, height = size
+    return png(width, height, draw.randbytes(3 * width * height))
 
 
 def pictures_in(folder: Path) -> list[Picture]:

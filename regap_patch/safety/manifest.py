@@ -53,6 +53,7 @@ def make_manifest(
     settings: Settings,
     samples: Mapping[str, Sequence[Sample]],
     started: Mapping[str, Any],
+    left_out: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """All that decides the answers, as plain JSON values.
 
@@ -61,7 +62,9 @@ def make_manifest(
         settings: of the run.
         samples: of each benchmark, sorted.
         started: what is good to know and decides nothing: where the model lay, on what it ran.
+        left_out: of each benchmark uids of items that the target was fitted on.
     """
+    fitted = {name: list(uids) for name, uids in sorted((left_out or {}).items()) if uids}
     return {
         "schema": SCHEMA,
         "target": dict(target),
@@ -71,6 +74,7 @@ def make_manifest(
         "block_size": settings.batch_size,
         "profile": settings.profile,
         "benchmarks": {name: _described(rows) for name, rows in sorted(samples.items())},
+        **({"left_out": fitted} if fitted else {}),
         "versions": _versions(),
         STARTED: {
             **started,

@@ -12,7 +12,7 @@ from typing import Any
 from regap_patch.errors import EvaluationError
 from regap_patch.records import Answer, Sample, answer_key, to_line
 from regap_patch.safety.blocks import Block, Shard, answer_blocks, blocks_of, item_seed, merge
-from regap_patch.safety.folder import RunFolder, held, write_whole
+from regap_patch.safety.folder import RunFolder, append_trace, held, write_whole
 from regap_patch.safety.manifest import Settings, keyed_decoding, keyed_target, make_manifest, settle
 from regap_patch.safety.parity import check_parity
 from regap_patch.safety.target import Question, Target
@@ -34,6 +34,7 @@ class Summary:
         missing: samples without an answer, those of other shards included.
         truncated: answers that ran into `max_new_tokens`.
         parity: what `parity.json` says; None where it was not tried.
+        left_out: items that the target was fitted on; not among `items`.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Summary:
     missing: int
     truncated: int
     parity: Mapping[str, Any] | None
+    left_out: int = 0
 
 
 def run_evaluation(
@@ -87,6 +89,7 @@ def run_evaluation(
         raise EvaluationError("A benchmark was asked for twice in one run: name each once.")
     fingerprint = target.fingerprint()
     samples = {name: one.samples for name, one in asked.items()}
+    left_out = {name: one.left_out for name, one in asked.items()}
     every = [sample for rows in samples.values() for sample in rows]
     blocks = blocks_of(every, settings.batch_size)
     mine = sum(len(block.samples) for block in blocks if block.number % shard.count == shard.index)
@@ -98,7 +101,8 @@ def run_evaluation(
         watch("answers", done, mine)
 
     with _on_disk(folder):
-        manifest = settle(folder.manifest, make_manifest(fingerprint, settings, samples, started or {}))
+        made = make_manifest(fingerprint, settings, samples, started or {}, left_out)
+        manifest = settle(folder.manifest, made)
         keys = _keys(manifest, every)
         with _held(folder, shard):
             for name, rows in samples.items():
@@ -106,14 +110,14 @@ def run_evaluation(
             parity = check_parity(
                 folder, target, reference, every, lambda sample: _question(asked, sample), settings, shard
             )
-            found = answer_blocks(
-                folder, blocks, keys, shard, lambda one: _answer(target, asked, one, keys, settings), advance
-            )
+            asking = _Asking(target, asked, keys, settings, folder, shard)
+            found = answer_blocks(folder, blocks, keys, shard, asking.answer, advance)
         answers = merge(folder, every, keys)
     errors = sum(answer.error is not None for answer in answers)
     truncated = sum(answer.finish_reason == "length" for answer in answers)
     missing = len(every) - len(answers) + errors
-    return Summary(folder.root, len(every), found.answered, found.found, errors, missing, truncated, parity)
+    counts = (len(every), found.answered, found.found, errors, missing, truncated)
+    return Summary(folder.root, *counts, parity, sum(map(len, left_out.values())))
 
 
 def _keys(manifest: Mapping[str, Any], samples: Sequence[Sample]) -> dict[tuple[str, str], str]:
@@ -148,31 +152,44 @@ def _question(asked: Mapping[str, Asked], sample: Sample) -> Question:
     return Question(again.prompt, picture, again.meta.get("words"))
 
 
-def _answer(
-    target: Target,
-    asked: Mapping[str, Asked],
-    block: Block,
-    keys: Mapping[tuple[str, str], str],
-    settings: Settings,
-) -> list[Answer]:
-    questions = [_question(asked, sample) for sample in block.samples]
-    seeds = [item_seed(sample.uid, settings.seed) for sample in block.samples]
-    replies = target.answer(questions, settings.decoding, seeds)
-    return [
-        Answer(
-            key=keys[sample.uid, sample.image_mode],
-            uid=sample.uid,
-            image_mode=sample.image_mode,
-            defense=settings.defense,
-            text=reply.text,
-            num_tokens=reply.num_tokens,
-            finish_reason=reply.finish_reason,
-            seed=seed,
-            first_token_refusal_prob=reply.first_token_refusal_prob,
-            error=reply.error,
-        )
-        for sample, seed, reply in zip(block.samples, seeds, replies, strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A target, and what it is asked: block in, answers out, and how they came about to the trace."""
+
+    target: Target
+    asked: Mapping[str, Asked]
+    keys: Mapping[tuple[str, str], str]
+    settings: Settings
+    folder: RunFolder
+    shard: Shard
+
+    def answer(self, block: Block) -> list[Answer]:
+        questions = [_question(self.asked, sample) for sample in block.samples]
+        seeds = [item_seed(sample.uid, self.settings.seed) for sample in block.samples]
+        replies = self.target.answer(questions, self.settings.decoding, seeds)
+        rows = [
+            Answer(
+                key=self.keys[sample.uid, sample.image_mode],
+                uid=sample.uid,
+                image_mode=sample.image_mode,
+                defense=self.settings.defense,
+                text=reply.text,
+                num_tokens=reply.num_tokens,
+                finish_reason=reply.finish_reason,
+                seed=seed,
+                first_token_refusal_prob=reply.first_token_refusal_prob,
+                error=reply.error,
+            )
+            for sample, seed, reply in zip(block.samples, seeds, replies, strict=True)
+        ]
+        steps = [
+            {"key": row.key, "uid": row.uid, "image_mode": row.image_mode, **reply.trace}
+            for row, reply in zip(rows, replies, strict=True)
+            if reply.trace is not None
+        ]
+        if steps:
+            append_trace(self.folder.steps(block.benchmark, block.image_mode, self.shard.index), *steps)
+        return rows
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,7 @@ class Reply:
         finish_reason: "stop", "length", or "error".
         first_token_refusal_prob: probability that the first token opens a refusal; None where not taken.
         error: why there is no answer; then `text` is empty.
+        trace: how it came about, plain JSON values, for the run's `trace/`; no part of the answer.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Reply:
     finish_reason: str
     first_token_refusal_prob: float | None = None
     error: str | None = None
+    trace: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from regap_patch.errors import BenchmarkError
 from regap_patch.records import ImageMode, Sample
+from regap_patch.safety.fitted import Fitted
 from regap_patch.safety.image_modes import Picture, in_mode, is_possible, pictures_in
 
 
@@ -23,6 +24,7 @@ class Task:
         split: None for the default.
         limit: the first so many.
         irrelevant: folder of pictures for mode irrelevant; None: those of other items.
+        fitted: what the target was fitted on, which is asked in no image mode; None for nothing.
     """
 
     adapter: Any
@@ -31,6 +33,7 @@ class Task:
     split: str | None = None
     limit: int | None = None
     irrelevant: Path | None = None
+    fitted: Fitted | None = None
 
     @property
     def name(self) -> str:
@@ -49,6 +52,7 @@ class Asked:
     Attributes:
         name: of the benchmark.
         samples: sorted by image mode and uid; `image_sha256` is of the bytes that a target gets.
+        left_out: uids of items that the target was fitted on.
 
     Raises:
         BenchmarkError: data that is not there, a picture that does not open, a mode that no item can be in.
@@ -62,6 +66,14 @@ class Asked:
         if not items:
             raise BenchmarkError(f"{self.name} was asked for, but there is no item of it in {task.root}.")
         self._pool = self._pictures(task, items)
+        fitted = task.fitted or Fitted(())
+        self.left_out = tuple(item.uid for item in items if fitted.holds(item, task.root))
+        items = [item for item in items if item.uid not in self.left_out]
+        if not items:
+            raise BenchmarkError(
+                f"{self.name} was asked for, but the defences were fitted on all of its "
+                f"{len(self.left_out)} items: fit them on others, or ask another benchmark."
+            )
         self._items = {item.uid: item for item in items}
         wanted: list[tuple[str, ImageMode]] = []
         for mode in _modes(task, items):

@@ -102,11 +102,11 @@ def test_prompts_are_the_templates(folders):
     target = LlavaTarget(LocalOptions(str(folders["llava"]), device="cpu"))
     _, text = target.template()
     assert text.endswith("USER: <image>\n{prompt} ASSISTANT:")
-    assert target._prompt(QUESTIONS[3]).endswith("USER: A white cup is on a shelf.\nis it red ? ASSISTANT:")
-    assert "<image>" not in target._prompt(QUESTIONS[2])
+    assert target.prompt(QUESTIONS[3]).endswith("USER: A white cup is on a shelf.\nis it red ? ASSISTANT:")
+    assert "<image>" not in target.prompt(QUESTIONS[2])
     other = HuggingFaceTarget(LocalOptions(str(folders["huggingface"]), device="cpu"))
     assert other.template()[1] == "USER: <image>\n{prompt} ASSISTANT:"
-    assert other._prompt(QUESTIONS[3]) == "USER: A white cup is on a shelf.\nis it red ? ASSISTANT:"
+    assert other.prompt(QUESTIONS[3]) == "USER: A white cup is on a shelf.\nis it red ? ASSISTANT:"
 
 
 def test_first_token_probability_is_the_models(folders):
@@ -115,7 +115,7 @@ def test_first_token_probability_is_the_models(folders):
     (reply,) = target.answer([question], GREEDY, [0])
     from llava.mm_utils import tokenizer_image_token
 
-    ids = tokenizer_image_token(target._prompt(question), target._tokenizer, return_tensors="pt")
+    ids = tokenizer_image_token(target.prompt(question), target._tokenizer, return_tensors="pt")
     with torch.no_grad():
         probabilities = target._model(ids[None]).logits[0, -1].softmax(-1)
     first = {target._tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in ("red", "blue")}

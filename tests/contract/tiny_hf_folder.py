@@ -15,23 +15,22 @@ CHAT = (
 SIDE, PATCH, WIDTH = 28, 14, 32
 
 
-def make_hf_folder(tiny: Any, path: Path) -> Path:
-    from transformers import (
-        AutoTokenizer,
-        CLIPImageProcessor,
-        CLIPVisionConfig,
-        LlamaConfig,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-    )
+GRID = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 
+
+def make_hf_folder(tiny: Any, path: Path, *, anyres: bool = False) -> Path:
+    """LLaVA, or LLaVA-NeXT."""
+    import transformers
+    from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
+
+    family = "LlavaNext" if anyres else "Llava"
+    grid = {"image_grid_pinpoints": GRID} if anyres else {}
     tokenizer = AutoTokenizer.from_pretrained(tiny.llama)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"], "pad_token": "<unk>"})
-    pictures = CLIPImageProcessor(
-        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, do_convert_rgb=True
+    pictures = getattr(transformers, "LlavaNextImageProcessor" if anyres else "CLIPImageProcessor")(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}, do_convert_rgb=True, **grid
     )
-    processor = LlavaProcessor(
+    processor = getattr(transformers, f"{family}Processor")(
         image_processor=pictures,
         tokenizer=tokenizer,
         patch_size=PATCH,
@@ -46,14 +45,15 @@ def make_hf_folder(tiny: Any, path: Path) -> Path:
         "num_attention_heads": 2,
     }
     torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(
-        LlavaConfig(
+    model = getattr(transformers, f"{family}ForConditionalGeneration")(
+        getattr(transformers, f"{family}Config")(
             vision_config=CLIPVisionConfig(**shape, image_size=SIDE, patch_size=PATCH),
             text_config=LlamaConfig(
                 **shape, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, pad_token_id=0
             ),
             image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
             vision_feature_select_strategy="default",
+            **grid,
         )
     )
     model.save_pretrained(path)

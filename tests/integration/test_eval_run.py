@@ -209,7 +209,7 @@ def test_sentences(checkpoint, other_checkpoint, data, tmp_path, capsys):
     assert main(second) == 0, "the same weights elsewhere are the same run"
     capsys.readouterr()
     elsewhere = asked(checkpoint, data, tmp_path / "other")
-    assert "The defence 'cmrm' was asked for, but there is none" in refused([*elsewhere, "--defense", "cmrm"])
+    assert "The defence 'cmrn' was asked for, but there is none" in refused([*elsewhere, "--defense", "cmrn"])
     assert "say which of 0 to 1 this process is" in refused([*elsewhere, "--num_shards", "2"])
     assert "image mode 'pink' was asked for" in refused([*elsewhere, "--image_mode", "pink"])
     assert "--gen_kwargs holds 'beams=3'" in refused([*elsewhere, "--gen_kwargs", "beams=3"])

@@ -10,8 +10,8 @@ import pytest
 from benchmark_layouts import LAYOUTS, nonsense
 
 from regap_patch.errors import BenchmarkError
+from regap_patch.fixed_prompt import FixedPrompt
 from regap_patch.safety.benchmarks import figstep, figstep_pictures
-from regap_patch.safety.benchmarks.fixed_prompt import FixedPrompt
 from regap_patch.safety.image_modes import in_mode
 
 PIL = pytest.importorskip("PIL")

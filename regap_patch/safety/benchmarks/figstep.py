@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from regap_patch.fixed_prompt import FixedPrompt
 from regap_patch.records import Sample
 from regap_patch.safety.benchmarks.benchmark import Benchmark, Report
 from regap_patch.safety.benchmarks.data_folder import DataFolder, Row
-from regap_patch.safety.benchmarks.fixed_prompt import FixedPrompt
 
 COLUMNS = ("dataset", "category_id", "task_id", "category_name", "question", "instruction")
 TABLES = {"test": "data/question/safebench.csv", "tiny": "data/question/SafeBench-Tiny.csv"}

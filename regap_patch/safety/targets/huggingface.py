@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from regap_patch.errors import EvaluationError
+from regap_patch.safety.generation import positions
 from regap_patch.safety.target import Question
 from regap_patch.safety.targets.local import LocalTarget, opened
 from regap_patch.safety.weights import folder_of
@@ -32,7 +33,7 @@ class HuggingFaceTarget(LocalTarget):
     def template(self) -> tuple[str, str]:
         """Where it comes from, and rendered text."""
         name = "own text" if self.options.template else "chat template"
-        return name, self._prompt(Question("{prompt}", b""))
+        return name, self.prompt(Question("{prompt}", b""))
 
     def load(self) -> tuple[Any, Any]:
         """By transformers."""
@@ -57,23 +58,32 @@ class HuggingFaceTarget(LocalTarget):
         self, questions: Sequence[Question], generation: dict[str, Any], max_new_tokens: int
     ) -> list[list[int]]:
         """See `LocalTarget`."""
+        placed = self._placed(questions)
+        output = self._model.generate(**placed, do_sample=False, max_new_tokens=max_new_tokens, **generation)
+        rows: list[list[int]] = output[:, placed["input_ids"].shape[1] :].tolist()
+        return rows
+
+    def prefill(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """See `LocalTarget`."""
+        placed = self._placed(questions)
+        return {**placed, "position_ids": positions(placed["attention_mask"])}
+
+    def _placed(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """What the processor makes of a batch, where the model is."""
         pictures = [opened(asked.picture) for asked in questions if asked.picture is not None]
         made = self._loaded_processor()(
-            text=[self._prompt(asked) for asked in questions],
+            text=[self.prompt(asked) for asked in questions],
             images=pictures or None,
             padding=True,
             padding_side="left",
             return_tensors="pt",
         )
-        placed = {
+        return {
             name: value.to(self._model.device, self._model.dtype)
             if value.is_floating_point()
             else value.to(self._model.device)
             for name, value in made.items()
         }
-        output = self._model.generate(**placed, do_sample=False, max_new_tokens=max_new_tokens, **generation)
-        rows: list[list[int]] = output[:, placed["input_ids"].shape[1] :].tolist()
-        return rows
 
     def _loaded_processor(self) -> Any:
         if self._processor is None:
@@ -88,7 +98,8 @@ class HuggingFaceTarget(LocalTarget):
                 ) from error
         return self._processor
 
-    def _prompt(self, asked: Question) -> str:
+    def prompt(self, asked: Question) -> str:
+        """See `LocalTarget`."""
         seeing = asked.picture is not None
         if self.options.template is not None:
             if TEXT not in self.options.template:

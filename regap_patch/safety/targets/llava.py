@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from regap_patch.errors import EvaluationError
+from regap_patch.safety.generation import positions
 from regap_patch.safety.target import Question
 from regap_patch.safety.targets.local import LocalTarget, opened
 
@@ -40,7 +41,7 @@ class LlavaTarget(LocalTarget):
 
     def template(self) -> tuple[str, str]:
         """Name and rendered text."""
-        return self._name(), self._prompt(Question("{prompt}", b""))
+        return self._name(), self.prompt(Question("{prompt}", b""))
 
     def load(self) -> tuple[Any, Any]:
         """By LLaVA's own loader."""
@@ -63,18 +64,9 @@ class LlavaTarget(LocalTarget):
         self, questions: Sequence[Question], generation: dict[str, Any], max_new_tokens: int
     ) -> list[list[int]]:
         """See `LocalTarget`."""
-        from llava.eval.answering import check_images, image_slots
-        from llava.mm_utils import tokenizer_image_token
-
-        pictures = [[] if asked.picture is None else [opened(asked.picture)] for asked in questions]
-        prompts = [self._prompt(asked) for asked in questions]
-        try:
-            check_images(prompts, pictures)
-        except ValueError as error:
-            raise EvaluationError(f"A question holds LLaVA's sign for a picture: {error}") from error
-        slots, sizes = image_slots(pictures, self._image_processor, self._model)
+        ids, slots, sizes = self._tokenized(questions)
         output = self._model.generate(
-            [tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt") for prompt in prompts],
+            ids,
             images=slots,
             image_sizes=sizes,
             do_sample=False,
@@ -84,10 +76,41 @@ class LlavaTarget(LocalTarget):
         rows: list[list[int]] = output.tolist()
         return rows
 
+    def prefill(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """See `LocalTarget`: what `generate` makes of a batch, ids replaced by embeddings."""
+        from llava.model.prompt_batch import pad_left
+
+        rows, slots, sizes = self._tokenized(questions)
+        ids, mask = pad_left(rows, None)
+        assert mask is not None, "prompts were a list"
+        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
+        _, _, spliced, _, embeds, _ = self._model.prepare_inputs_labels_for_multimodal(
+            ids, None, mask, None, None, slots, sizes, padding_side="left"
+        )
+        if embeds is None:
+            embeds, spliced = self._model.get_model().embed_tokens(ids), mask
+        return {"inputs_embeds": embeds, "attention_mask": spliced, "position_ids": positions(spliced)}
+
+    def _tokenized(self, questions: Sequence[Question]) -> tuple[list[Any], Any, Any]:
+        """Ids of each prompt, and pixels and sizes of all pictures."""
+        from llava.eval.answering import check_images, image_slots
+        from llava.mm_utils import tokenizer_image_token
+
+        pictures = [[] if asked.picture is None else [opened(asked.picture)] for asked in questions]
+        prompts = [self.prompt(asked) for asked in questions]
+        try:
+            check_images(prompts, pictures)
+        except ValueError as error:
+            raise EvaluationError(f"A question holds LLaVA's sign for a picture: {error}") from error
+        slots, sizes = image_slots(pictures, self._image_processor, self._model)
+        ids = [tokenizer_image_token(prompt, self._tokenizer, return_tensors="pt") for prompt in prompts]
+        return ids, slots, sizes
+
     def _name(self) -> str:
         return self.options.template or DEFAULT_TEMPLATE
 
-    def _prompt(self, asked: Question) -> str:
+    def prompt(self, asked: Question) -> str:
+        """See `LocalTarget`."""
         from llava.conversation import conv_templates
         from llava.mm_utils import place_images
 

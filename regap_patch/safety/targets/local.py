@@ -9,7 +9,7 @@ from io import BytesIO
 from typing import Any
 
 from regap_patch.errors import ConfigError, EvaluationError
-from regap_patch.safety.generation import OPENERS, end_ids, ended, opener_ids, processors
+from regap_patch.safety.generation import OPENERS, all_processors, end_ids, ended, opener_ids
 from regap_patch.safety.target import Decoding, Question, Reply
 from regap_patch.safety.weights import Files
 
@@ -92,8 +92,22 @@ class LocalTarget(ABC):
             "openers": list(self.options.openers),
         }
 
-    def answer(self, questions: Sequence[Question], decoding: Decoding, seeds: Sequence[int]) -> list[Reply]:
-        """See `Target`."""
+    def answer(
+        self,
+        questions: Sequence[Question],
+        decoding: Decoding,
+        seeds: Sequence[int],
+        processors: Sequence[Any] = (),
+    ) -> list[Reply]:
+        """See `Target`.
+
+        Args:
+            questions: a batch.
+            decoding: how answers are drawn.
+            seeds: of sampling.
+            processors: of scores (B, V), before the refusal's probability is taken and a token drawn; only
+                for questions that one pass takes (`together`).
+        """
         import torch
 
         self._load_once()
@@ -102,7 +116,8 @@ class LocalTarget(ABC):
             with torch.inference_mode():
                 for numbers in self.together(questions):
                     asked = [questions[number] for number in numbers]
-                    first, steps = processors(decoding, [seeds[number] for number in numbers], self._openers)
+                    drawn = [seeds[number] for number in numbers]
+                    first, steps = all_processors(decoding, drawn, self._openers, processors)
                     rows = self.new_ids(asked, {"logits_processor": steps}, decoding.max_new_tokens)
                     opening: Sequence[float | None] = first.probabilities or [None] * len(numbers)
                     found |= {
@@ -115,6 +130,11 @@ class LocalTarget(ABC):
                 f"--batch_size, into a folder of its own."
             ) from error
         return [found[number] for number in range(len(questions))]
+
+    def loaded(self) -> tuple[Any, Any]:
+        """The model and its tokenizer, for those that look inside."""
+        self._load_once()
+        return self._model, self._tokenizer
 
     @property
     def hardware(self) -> str:
@@ -156,6 +176,21 @@ class LocalTarget(ABC):
         self, questions: Sequence[Question], generation: dict[str, Any], max_new_tokens: int
     ) -> list[list[int]]:
         """New tokens of each question, padded at the end."""
+
+    @abstractmethod
+    def prompt(self, asked: Question) -> str:
+        """What the template makes of a question, with `<image>` where its picture goes."""
+
+    @abstractmethod
+    def prefill(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Arguments of the model's forward for these prompts, padded on the left.
+
+        Args:
+            questions: such that one pass takes them.
+
+        Returns:
+            Among others `attention_mask` (B, L) and `position_ids` (B, L).
+        """
 
     def _load_once(self) -> None:
         if self._model is not None:

@@ -31,10 +31,15 @@ class FixedPrompt:
         """Whether this is the published text, to the letter."""
         return len(text) == self.characters and hashlib.sha256(text.encode()).hexdigest()[:16] == self.sha256
 
-    def wording(self, files: Sequence[Path]) -> tuple[str, str]:
-        """(name, text) of the wording to use: the published one, if one of these files holds it, else ours.
+    def published_in(self, file: Path) -> str | None:
+        """The published text, if a file holds it.
 
         A text file holds it if it is nothing else; a Python file, if one of its strings is.
+        """
+        return next(filter(self.is_published, _strings(file)), None)
+
+    def wording(self, files: Sequence[Path]) -> tuple[str, str]:
+        """(name, text) of the wording to use: the published one, if one of these files holds it, else ours.
 
         Raises:
             BenchmarkError: a text file that holds something else.
@@ -42,9 +47,9 @@ class FixedPrompt:
         for file in files:
             if not file.is_file():
                 continue
-            for text in _strings(file):
-                if self.is_published(text):
-                    return self.name, text
+            text = self.published_in(file)
+            if text is not None:
+                return self.name, text
             if file.suffix != ".py":
                 raise BenchmarkError(
                     f"{file} was to hold the prompt {self.name} ({self.characters} characters, SHA-256 "
