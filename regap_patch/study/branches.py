@@ -18,6 +18,7 @@ from pathlib import Path
 
 from .arms import Arm, read_arms
 from .clone import SCRIPTS, module
+from .defended_branches import Defended
 from .instructions import NAME as CONVERSATIONS
 from .protocol import MAIN, Protocol
 from .store import Node, plan_node
@@ -252,7 +253,8 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
             models = branch.language_models()
             models["conversations"] = branch.conversations(models["text"], shared)
             nodes += models.values()
-            part = "exploratory" if name != MAIN else "pilot" if llm in llms.pilot else "primary"
+            few = name != MAIN or protocol.exploratory
+            part = "exploratory" if few else "pilot" if llm in llms.pilot else "primary"
             asked = [(arm, part) for arm in primary]
             if name == MAIN and llm in llms.exploratory:
                 asked += [(arms[extra], "exploratory") for extra in protocol.arms.exploratory]
@@ -263,8 +265,12 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
 def _of_arms(
     branch: _Branch, models: dict[str, Node], asked: Sequence[tuple[Arm, str]], shared: Shared
 ) -> Iterator[Node]:
-    """Projector, whole model, and the measures of both, of every arm; `off` comes first."""
-    aligned, adapters = models["aligned"], branch.setting.stage2.method == "lora"
+    """Projector, whole model, and what is asked of both, of every arm; `off` comes first."""
+    setting, aligned = branch.setting, models["aligned"]
+    base = aligned if setting.stage2.method == "lora" else None
+    defended = setting.defenses and Defended(setting, setting.defenses, branch.root, branch.llm, branch.store)
+    if defended and setting.defenses.fitted:
+        yield defended.anchors(models["benchmark"])
     trained: dict[str, tuple[Node, Node]] = {}  # projector and whole model
     for arm, part in asked:
         benchmark = models["benchmark"]
@@ -280,7 +286,9 @@ def _of_arms(
             yield benchmark
         projector, whole = trained.get(arm.name, trained[OFF])
         yield branch.measures(f"{arm.name}/measures1", part, projector, aligned, benchmark)
-        yield branch.measures(f"{arm.name}/measures2", part, whole, aligned if adapters else None, benchmark)
+        yield branch.measures(f"{arm.name}/measures2", part, whole, base, benchmark)
+        if defended:
+            yield from defended.of(arm.name, whole, base, models["benchmark"])
 
 
 def _flags(node: Node) -> list[object]:

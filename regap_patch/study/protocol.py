@@ -15,6 +15,7 @@ from typing import Any
 from regap_patch.errors import ConfigError
 
 from .arms import ARMS, read_arms
+from .defense_settings import DefensesSetting, faults_of_defenses
 from .git_facts import FileFacts, facts_of, is_ancestor
 from .protocol_sections import (
     AlignmentSetting,
@@ -61,6 +62,8 @@ class Protocol:
         text: of its file.
         variants: by name, what an exploratory setting changes in the sections of `VARIED`.
         smoke: whether it only shows that the parts work together; nothing of it is a result.
+        exploratory: whether none of it is a primary result, so that it may have few LLMs.
+        defenses: that stand around the models of every arm; None for a study without.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Protocol:
     text: str
     variants: dict = field(default_factory=dict)  # type: ignore[type-arg]
     smoke: bool = False
+    exploratory: bool = False
+    defenses: DefensesSetting | None = None
 
     @property
     def sha256(self) -> str:
@@ -195,9 +200,10 @@ def _faults(protocol: Protocol) -> Iterator[str]:
         yield "has a level outside of .5 to 1, or a margin that is not above 0."
     if outcome.condition == outcome.baseline:
         yield f"compares the image mode {outcome.condition!r} with itself."
-    if protocol.smoke:
+    yield from faults_of_defenses(protocol.defenses, exploratory=protocol.exploratory)
+    if protocol.smoke or protocol.exploratory:
         return
-    remedy = "or say `smoke: true`, and nothing of it is a result."
+    remedy = "or say `smoke: true`, and nothing of it is a result, or `exploratory: true`."
     count, width = len(llms.confirmatory), protocol.language_model.hidden_size
     if count < FEWEST_LLMS:
         yield f"has {count} confirmatory LLMs: a primary result needs {FEWEST_LLMS}, {remedy}"
@@ -229,6 +235,8 @@ def _why_not(
     path = protocol.path
     if protocol.smoke:
         yield f"{path} is a smoke run, which shows that the parts work together and nothing else."
+    if protocol.exploratory:
+        yield f"{path} says that all of it is exploratory."
     if facts.commit is None:
         yield f"{path} was never committed, so nobody can see that it is older than the results."
     if facts.edited:
