@@ -113,7 +113,7 @@ class StoreBoard(Board):
                 node.command,
                 node.output,
                 tuple(first[key].name for key in node.made_from["needs"]),
-                SAME | _no_knobs(node) | node.environment,
+                {**SAME, **_no_knobs(node), **node.environment},
                 node.steps,
                 node.key,
             )
