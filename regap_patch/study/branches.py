@@ -253,8 +253,7 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
             models = branch.language_models()
             models["conversations"] = branch.conversations(models["text"], shared)
             nodes += models.values()
-            few = name != MAIN or protocol.exploratory
-            part = "exploratory" if few else "pilot" if llm in llms.pilot else "primary"
+            part = "exploratory" if name != MAIN else "pilot" if llm in llms.pilot else protocol.part
             asked = [(arm, part) for arm in primary]
             if name == MAIN and llm in llms.exploratory:
                 asked += [(arms[extra], "exploratory") for extra in protocol.arms.exploratory]

@@ -90,14 +90,20 @@ def faults_of_defenses(defenses: DefensesSetting | None, *, exploratory: bool) -
         yield "names a defence twice."
     if len(set(modes)) < len(modes) or not modes:
         yield f"asks defended models in the image modes {', '.join(modes) or 'of nobody'}: name each once."
+    if "real" not in modes:
+        yield "asks defended models nothing about real pictures, which says what a defence costs: add real."
     for one in defenses.stacks:
-        if not one.name.replace("_", "").isalnum():
-            yield f"names a defence {one.name!r}: use letters, digits and low lines."
-        for part in one.names:
-            if part not in defense_names():
-                yield f"has the defence {part!r} in {one.name}: {hint(part, defense_names())}"
-        for arg in one.args:
-            if "=" not in arg or arg.partition(".")[0] not in one.names:
-                yield f"gives {one.name} the setting {arg!r}: write NAME.SETTING=value of its own defences."
-            if arg.startswith(VECTORS):
-                yield f"gives {one.name} vectors, which are fitted to each checkpoint: leave {VECTORS} out."
+        yield from _faults_of_stack(one)
+
+
+def _faults_of_stack(one: Stacked) -> Iterator[str]:
+    if not one.name.replace("_", "").isalnum():
+        yield f"names a defence {one.name!r}: use letters, digits and low lines."
+    for part in one.names:
+        if part not in defense_names():
+            yield f"has the defence {part!r} in {one.name}: {hint(part, defense_names())}"
+    for arg in one.args:
+        if "=" not in arg or arg.partition(".")[0] not in one.names:
+            yield f"gives {one.name} the setting {arg!r}: write NAME.SETTING=value of its own defences."
+        if arg.startswith(VECTORS):
+            yield f"gives {one.name} vectors, which are fitted to each checkpoint: leave {VECTORS} out."

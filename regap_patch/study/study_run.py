@@ -254,9 +254,7 @@ def read_study(output_path: Path) -> dict[str, Any]:
     return read_facts(output_path / STUDY, ("protocol", "branches", "runs"), remedy)
 
 
-def results_commits(nodes: Collection[Node]) -> list[str | None]:
-    """Commits of the code at which the pieces of the primary part were made, each once."""
-    made = [
-        read_record(node.output).get("commit") for node in nodes if node.part == "primary" and is_done(node)
-    ]
+def results_commits(nodes: Collection[Node], part: str = "primary") -> list[str | None]:
+    """Commits of the code at which the pieces of a part were made, each once."""
+    made = [read_record(node.output).get("commit") for node in nodes if node.part == part and is_done(node)]
     return list(dict.fromkeys(made))
