@@ -42,7 +42,9 @@ def claim_a(numbers: Numbers) -> Part:
     ]
     caption = filled(
         "Pearson's correlation of gap and unsafe rate (mean of the conditions with an image), with its "
-        "{level} interval from leaving out whole LLMs.",
+        "{level} interval from leaving out whole LLMs; that of the arm off alone is Fisher's, of single "
+        "points. After fine-tuning the rate differs for more reasons than the gap, so what is centred within "
+        "stage as well is the fairer comparison. All exploratory.",
         level=level_of(numbers),
     )
     head = ("gap", "over", "r", "interval", "LLMs or points", "checkpoints")

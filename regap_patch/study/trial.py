@@ -91,7 +91,11 @@ def analyse(
         "design": design(trial, primary),
         "labels": {
             "primary": ["gate", "claim_c"],
-            "exploratory": ["claim_a", "claim_b", "utility", "arms", "controls", "claim_c/by_condition"],
+            "exploratory": [
+                *("claim_a", "claim_b", "utility", "arms", "controls"),
+                *("claim_c/by_condition", "claim_c/images", "gate/by_condition"),
+                *("gate/all_images_minus_words", "gate/all_images_minus_text"),
+            ],
         },
     }
 
