@@ -78,7 +78,7 @@ def _add_run(steps: Any) -> None:
 def _seeds(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words:
-        if not word.isdigit():
+        if not (word.isascii() and word.isdecimal()):
             raise ConfigError(f"--llms holds {word!r}: name seeds of base LLMs, like --llms 1,2.")
     return tuple(dict.fromkeys(map(int, words)))
 
