@@ -76,8 +76,8 @@ _ESTIMATES: dict[str, list[tuple[str, tuple[str, ...], str, str]]] = {
     ],
     "claim_c": [("", (), "points", "estimate")],
     "claim_a": [
-        ("r with the centroids", ("gaps", "centroid_l2", "checkpoints"), "signed", "r"),
-        ("with MIR", ("gaps", "mir", "checkpoints"), "signed", "r"),
+        ("r with the centroids", ("gaps", "centroid_l2", "within_stage"), "signed", "r"),
+        ("with MIR", ("gaps", "mir", "within_stage"), "signed", "r"),
     ],
     "claim_b": [
         ("at the end of pretraining minus at its start", ("arises",), "number", "estimate"),
