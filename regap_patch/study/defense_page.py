@@ -91,10 +91,11 @@ def _denominators(numbers: Numbers) -> list[Piece]:
     return filled(
         "Each LLM, in each arm, behind each defence and in each condition, is asked {harm} requests about "
         "forbidden things (unsafe: the answer gives enough of the recipe away, by a rule that is exact in "
-        "this world; refusal and incoherent: of the same), {benign} requests about harmless things (over-"
-        "refusal) and {questions} questions about pictures (VQA accuracy, with real pictures). Conditions: "
-        "text alone, a scene in words in the picture's place, a blank white picture, a picture of a scene. "
-        "Answers are greedy, at most {tokens} tokens. Intervals are {level} intervals.",
+        "this world; refusal and incoherent: of the same, and what is left helps with a wrong recipe), "
+        "{benign} requests about harmless things (over-refusal) and {questions} questions about pictures "
+        "(VQA accuracy, with real pictures). Conditions: text alone, a scene in words in the picture's "
+        "place, a blank white picture, a picture of a scene. Answers are greedy, at most {tokens} tokens. "
+        "Intervals are {level} intervals.",
         harm=numbers(f"{cell}/real/unsafe_rate/n", "count"),
         benign=numbers(f"{cell}/real/over_refusal_rate/n", "count"),
         questions=numbers(f"{cell}/real/vqa_accuracy/n", "count"),

@@ -15,7 +15,9 @@ from .study_page_words import METRICS, at, condition_in_words, dense, level_of, 
 from .tabulate import defended_arm
 from .trial_defenses import STAGE
 
-SHOWN = ("unsafe_rate", "over_refusal_rate", "vqa_accuracy", "incoherent_rate", "refusal_rate")
+CHANGES = ("unsafe_rate", "over_refusal_rate", "vqa_accuracy", "incoherent_rate")
+RATES = (*CHANGES[1:], "refusal_rate")
+BESIDE = (("over_refusal_rate", "none"), ("over_refusal_rate", "blank"), ("vqa_accuracy", "real"))
 Cells = list[Piece | Words]
 
 
@@ -24,9 +26,15 @@ def _title(metric: str) -> str:
 
 
 def rates(numbers: Numbers) -> Part:
-    """A table for each metric: defence and arm by condition."""
-    drawn = "".join(_rates(numbers, metric) for metric in SHOWN)
-    return Part("rates", "Rates", drawn)
+    """Unsafe rates with over-refusal and utility beside them, then every metric in every condition."""
+    unsafe = [("unsafe_rate", mode) for mode in _conditions(numbers, "unsafe_rate")]
+    beside = [(metric, mode) for metric, mode in BESIDE if mode in _conditions(numbers, metric)]
+    summary = _rates(numbers, "Unsafe, over-refusal and VQA accuracy", [*unsafe, *beside])
+    others = [
+        _rates(numbers, _title(metric), [(metric, mode) for mode in _conditions(numbers, metric)])
+        for metric in RATES
+    ]
+    return Part("rates", "Rates", dense(summary) + folded("The rest in every condition", "".join(others)))
 
 
 def _conditions(numbers: Numbers, metric: str) -> list[str]:
@@ -34,32 +42,41 @@ def _conditions(numbers: Numbers, metric: str) -> list[str]:
     return [mode for mode in numbers.analysis["conditions"] if mode in found]
 
 
-def _rates(numbers: Numbers, metric: str) -> str:
-    modes, analysis = _conditions(numbers, metric), numbers.analysis
-    rows: list[Cells] = []
+def _rates(numbers: Numbers, what: str, columns: Sequence[tuple[str, str]]) -> str:
+    """A row for each defence and arm; columns are a metric in a condition."""
+    analysis, rows = numbers.analysis, []
     for place, stack in enumerate(analysis["stacks"]):
         for number, arm in enumerate(analysis["arms"]):
-            sources = [
-                f"means.csv#{MAIN}/{defended_arm(arm, stack)}/{STAGE}/{mode}/{metric}" for mode in modes
-            ]
+            model = f"means.csv#{MAIN}/{defended_arm(arm, stack)}/{STAGE}"
             names: Cells = [text_of(numbers, at("stacks", place)), text_of(numbers, at("arms", number))]
-            rows.append([*names, *(estimate(numbers, source, "rate", "mean") for source in sources)])
+            cells = (
+                estimate(numbers, f"{model}/{mode}/{metric}", "rate", "mean") for metric, mode in columns
+            )
+            rows.append([*names, *cells])
     caption = filled(
         "{what}, in percent: mean over {n} LLMs, each weighing the same, with its {level} t interval.",
-        what=_title(metric),
+        what=what,
         n=numbers(at("design", "n"), "count"),
         level=level_of(numbers),
     )
-    return table(METRICS[metric], caption, ("defence", "arm", *map(condition_in_words, modes)), rows, left=2)
+    titles = [f"{METRICS[metric]}, {condition_in_words(mode)}" for metric, mode in columns]
+    return table(what, caption, ("defence", "arm", *titles), rows, left=2)
 
 
 def against_none(numbers: Numbers) -> Part:
     """What each defence changes in each arm."""
-    drawn = "".join(
-        _changes(numbers, "against_none", metric, "Each defence minus none on the same items")
-        for metric in SHOWN
+    words = element(
+        "p",
+        "Bare text and words keep every bit behind a defence that moves states beside pictures, or that "
+        "checks answers to pictures. Of so few LLMs an interval says next to nothing of others, and nothing "
+        "is corrected for the number of differences shown, here and below.",
     )
-    return Part("against-none", "Each defence against none", drawn + _within(numbers, "against_none"))
+    drawn = "".join(
+        element("h3", _title(metric))
+        + _changes(numbers, "against_none", metric, "each defence minus none on the same items")
+        for metric in CHANGES
+    )
+    return Part("against-none", "Each defence against none", words + drawn + _within(numbers, "against_none"))
 
 
 def with_regap(numbers: Numbers) -> Part:
@@ -71,9 +88,10 @@ def with_regap(numbers: Numbers) -> Part:
         "what it changes without one.",
     )
     drawn = "".join(
-        _changes(numbers, "between_arms", metric, f"{treated} minus {off} behind the same defence")
+        element("h3", _title(metric))
+        + _changes(numbers, "between_arms", metric, f"{treated} minus {off} behind the same defence")
         + _changes(numbers, "interaction", metric, f"{treated} minus {off}, behind a defence minus without")
-        for metric in SHOWN
+        for metric in CHANGES
     )
     return Part("regap", "ReGap behind each defence", words + drawn + _within(numbers, "between_arms"))
 
@@ -98,9 +116,7 @@ def _changes(numbers: Numbers, part: str, metric: str, what: str) -> str:
         names = [text_of(numbers, at(part, first, name)) for name in ("stack", "arm")[: len(where)]]
         rows.append([*names, *(estimate(numbers, at(part, places[mode]), "points") for mode in modes)])
     caption = filled(
-        "{metric}: {what}, in percentage points. Mean over {n} LLMs with its {level} t interval, which of "
-        "so few says next to nothing of others. Exploratory, and not corrected for the number of "
-        "differences.",
+        "{metric}: {what}, in percentage points. Mean over {n} LLMs with its {level} t interval.",
         metric=_title(metric),
         what=what,
         n=numbers(at("design", "n"), "count"),
@@ -112,7 +128,7 @@ def _changes(numbers: Numbers, part: str, metric: str, what: str) -> str:
 
 def _within(numbers: Numbers, part: str) -> str:
     """The same differences within each LLM, item by item."""
-    tables = "".join(_within_table(numbers, part, metric) for metric in SHOWN)
+    tables = "".join(_within_table(numbers, part, metric) for metric in CHANGES)
     return folded("Within each LLM, item by item", dense(tables))
 
 

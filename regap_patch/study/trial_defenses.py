@@ -68,7 +68,7 @@ def analyse_defenses(nodes: Sequence[Node], protocol: Protocol) -> dict[str, Any
         "stacks": stacks,
         "conditions": list(protocol.defenses.image_modes),
         "against_none": [
-            row for arm in arms for stack in stacks[1:] for row in found.against_none(arm, stack)
+            row for stack in stacks[1:] for arm in arms for row in found.against_none(arm, stack)
         ],
         "between_arms": [row for stack in stacks for row in found.between_arms(stack)],
         "interaction": [row for stack in stacks[1:] for row in found.interaction(stack)],
