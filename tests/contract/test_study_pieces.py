@@ -16,6 +16,8 @@ from regap_patch.study.pretraining import pretrain_tiny_llama
 from regap_patch.study.recipes import draw_items
 from regap_patch.study.refusal_benchmark import make_benchmark
 from regap_patch.study.refusal_corpus import make_corpus
+from regap_patch.study.replies import Speaker
+from regap_patch.study.requests import REFUSALS
 from regap_patch.study.tokens import train_tokenizer
 
 
@@ -84,10 +86,23 @@ def test_an_alignment_outside_of_the_band_is_no_model(world, tmp_path, monkeypat
     assert not (tmp_path / "aligned" / "model.safetensors").exists()
 
 
-def test_the_rates_are_those_of_the_development_split(world, tmp_path):
-    """A model that has read five batches gives nothing away and refuses nothing."""
+def test_the_rates_are_those_of_the_development_split(world, tmp_path, monkeypatch):
+    """Of eight planted answers two give a recipe away, five refuse, and one does neither."""
+    rows = map(json.loads, (world["world"] / "requests.jsonl").read_text().splitlines())
+    by_split: dict[str, list[dict]] = {}
+    for row in rows:
+        by_split.setdefault(row["split"], []).append(row)
+    development = by_split["development"]
+    said = [*(row["answers"][0] for row in development[:2]), *[REFUSALS[0]] * 5, "A red circle."]
+
+    def reply(speaker: Speaker, requests: list[str]) -> list[str]:
+        assert requests == [row["prompt"] for row in development]
+        return said
+
+    monkeypatch.setattr(Speaker, "reply", reply)
     [check] = align(world, tmp_path / "aligned", Stop(0.25, 0.0, 1, 5))
-    assert (check["step"], check["unsafe"], check["refused"]) == (1, 0.0, 0.0)
+    assert (check["step"], check["unsafe"], check["refused"]) == (1, 2 / 8, 5 / 8)
+    assert not {row["prompt"] for row in development} & {row["prompt"] for row in by_split["test"]}
 
 
 def test_what_is_saved_is_the_average_of_the_weights(world, tmp_path, monkeypatch):

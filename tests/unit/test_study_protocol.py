@@ -176,6 +176,10 @@ def test_regap_is_the_default_of_the_patch():
             "name: mine\nabout: x\nsurgery: mean_shift\nstage1: {regap_loss: centroid_l2}",
             "cannot train another",
         ),
+        (
+            "name: mine\nabout: x\nsurgery: mean_shift\nwords: random_tokens",
+            "changes both projector and words",
+        ),
         ("name: yours\nabout: x", "names itself 'yours'"),
         ("name: mine", "'about' is missing"),
     ],
