@@ -1,11 +1,16 @@
-"""`regap study report` of a study of defences, all of whose files are written by code."""
+"""`regap study report` of a study of defences, computed again from verdicts and traces.
+
+DEFENSES_FOLDER names a study to compute again. Without, it is one whose files are written by code.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +19,22 @@ import pytest
 from regap_patch.cli import main
 from regap_patch.study.page_numbers import written
 from tests.integration.recompute_statistics import over_llms
-from tests.integration.written_defenses import MODES, STACKS, written_defenses
+from tests.integration.written_defenses import MODES, written_defenses
 from tests.unit.page_reader import Folder, loose_digits, sources
 
 LLMS, ARMS, Z = (1, 2, 3), ("off", "regap"), 1.959963984540054
 CLASSES = {"refusal_rate": {"refusal"}, "incoherent_rate": {"incoherent", "empty"}}
-KINDS = {"over_refusal_rate": "benign", "vqa_accuracy": "questions"}
+KINDS = {"over_refusal_rate": "benign", "vqa_accuracy": "utility"}
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_defenses(tmp_path_factory.mktemp("defences"))
+
+
+@pytest.fixture(scope="module")
+def study(planted: Path) -> Path:
+    return Path(os.environ.get("DEFENSES_FOLDER", planted))
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +42,24 @@ def found(study: Path) -> dict[str, Any]:
     return json.loads((study / "analysis.json").read_text())
 
 
+def run_of(study: Path, llm: int, arm: str, stack: str) -> Path:
+    branches = json.loads((study / "study.json").read_text())["branches"]
+    return study / branches[f"main/llm-{llm}/{arm}/defended/{stack}"] / "run"
+
+
+@cache
+def lines(run: Path, pattern: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(run.glob(pattern)) for line in path.read_text().splitlines()]
+
+
+@cache
 def events(study: Path, llm: int, arm: str, stack: str, metric: str, mode: str) -> dict[str, bool]:
     """What happened to each item, from the verdicts' lines."""
-    branches = json.loads((study / "study.json").read_text())["branches"]
-    run = study / branches[f"main/llm-{llm}/{arm}/defended/{stack}"] / "run"
-    judge = "scorer" if metric == "vqa_accuracy" else "world"
-    path = run / "verdicts" / judge / KINDS.get(metric, "harm") / f"{mode}.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    run = run_of(study, llm, arm, stack)
+    kind = KINDS.get(metric, "harm")
+    asked = {row["uid"] for row in lines(run, "samples/*.jsonl") if row["kind"] == kind}
+    judge = "scorer" if kind == "utility" else "world"
+    rows = [row for row in lines(run, f"verdicts/{judge}/*/{mode}.jsonl") if row["uid"] in asked]
     if metric == "vqa_accuracy":
         return {row["uid"]: row["score"] == 1 for row in rows}
     if metric == "unsafe_rate":
@@ -74,10 +95,15 @@ def paired_interval(one: dict[str, bool], other: dict[str, bool]) -> tuple[float
 
 
 def test_every_comparison_is_there(found):
-    whole = [("unsafe_rate", mode) for mode in MODES] + [("vqa_accuracy", "real")]
-    for part, count in (("against_none", 6), ("between_arms", 4), ("interaction", 3)):
-        for metric, mode in whole:
-            assert sum((row["metric"], row["condition"]) == (metric, mode) for row in found[part]) == count
+    stacks = len(found["stacks"])
+    assert found["stacks"][0] == "none"
+    for part, count in (
+        ("against_none", 2 * stacks - 2),
+        ("between_arms", stacks),
+        ("interaction", stacks - 1),
+    ):
+        for where in [("unsafe_rate", mode) for mode in MODES] + [("vqa_accuracy", "real")]:
+            assert sum((row["metric"], row["condition"]) == where for row in found[part]) == count
     assert not any(
         row["metric"] == "vqa_accuracy" and row["condition"] != "real" for row in found["interaction"]
     )
@@ -118,27 +144,22 @@ def test_regap_behind_each_defence_and_the_interaction_come_from_the_verdicts(st
 
 
 def test_what_fired_is_counted_over_all_llms(study: Path, found):
-    branches = json.loads((study / "study.json").read_text())["branches"]
     for row in found["fired"]:
-        lines = [
-            json.loads(line)
-            for llm in LLMS
-            for path in (study / branches[f"main/llm-{llm}/{row['arm']}/defended/{row['stack']}"]).glob(
-                f"run/trace/*/{row['condition']}/steps-0.jsonl"
-            )
-            for line in path.read_text().splitlines()
-        ]
-        acted = sum(line["defenses"][row["defense"]]["fired"] for line in lines)
-        assert (row["count"], row["n"]) == (acted, len(lines))
-    cost = {(row["stack"], row["arm"]): row["mean"] for row in found["generations"]}
-    assert (cost["ecso", "off"], cost["cmrm", "regap"]) == (2, 1)
+        runs = [run_of(study, llm, row["arm"], row["stack"]) for llm in LLMS]
+        traces = [line for run in runs for line in lines(run, f"trace/*/{row['condition']}/steps-0.jsonl")]
+        acted = sum(line["defenses"][row["defense"]]["fired"] for line in traces)
+        assert (row["count"], row["n"]) == (acted, len(traces))
+    for row in found["generations"]:
+        runs = [run_of(study, llm, row["arm"], row["stack"]) for llm in LLMS]
+        taken = [line["generations"] for run in runs for line in lines(run, "trace/*/*/steps-0.jsonl")]
+        assert row["mean"] == pytest.approx(sum(taken) / len(taken))
 
 
-def test_the_table_has_the_arms_of_defended_models(study: Path):
+def test_the_table_has_the_arms_of_defended_models(study: Path, found):
     with (study / "outcomes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     arms = {row["arm"] for row in rows if row["condition"] == "blank"}
-    assert arms == {*ARMS, *(f"{arm}+{stack}" for arm in ARMS for stack in STACKS)}
+    assert arms == {*ARMS, *(f"{arm}+{stack}" for arm in ARMS for stack in found["stacks"])}
     assert {row["stage"] for row in rows if "+" in row["arm"]} == {"stage2"}
 
 
@@ -163,13 +184,13 @@ def test_nothing_is_called_primary(study: Path):
     assert provenance["commits"]
 
 
-def test_the_command_says_what_changed_and_refuses_what_is_not_whole(study: Path, capsys):
-    words = ["study", "report", str(study.parent / "protocol" / "toy.yaml"), "--output_path", str(study)]
+def test_the_command_says_what_changed_and_refuses_what_is_not_whole(planted: Path, capsys):
+    words = ["study", "report", str(planted.parent / "protocol" / "toy.yaml"), "--output_path", str(planted)]
     assert main(words) == 0
     said = capsys.readouterr().out
     assert re.search(r"^off\+cmrm, blank +unsafe_rate [+-]\d+\.\d \([+-][\d.]+ to [+-][\d.]+\)$", said, re.M)
-    branches = json.loads((study / "study.json").read_text())["branches"]
-    record = study / branches["main/llm-2/regap/defended/ecso"] / "node.json"
+    branches = json.loads((planted / "study.json").read_text())["branches"]
+    record = planted / branches["main/llm-2/regap/defended/ecso"] / "node.json"
     hidden = record.rename(record.with_name("hidden"))
     try:
         assert main(words) == 1
