@@ -43,7 +43,11 @@ _ALIGNMENT = (
     *(*_TEXT, *_TRAINING, *_study("measured_alignment", "replies")),
     "regap_patch/judges/response_class.py",
 )
-_MODEL = ("llava/model", "llava/constants.py", "llava/conversation.py", "llava/mm_utils.py")
+_MODEL = (
+    "llava/model",
+    *(f"llava/{name}.py" for name in ("constants", "conversation", "mm_utils")),
+    *(f"llava/{name}.py" for name in ("prompt_texts", "tiles", "tokenization")),
+)
 _STAGE = (
     *(*_MODEL, "llava/train", "scripts/stages.sh", "regap_patch/run.py"),
     *_rooms("gap", "hosts", "patch", "train"),
@@ -145,13 +149,15 @@ class _Branch:
         steps = math.ceil(self.setting.world.pictures / asked.batch)
         return node.by(words, steps=steps, environment=knobs)
 
-    def surgery(self, arm: Arm, projector: Node, aligned: Node, benchmark: Node) -> Node:
+    def surgery(self, arm: Arm, projector: Node, aligned: Node, shared: Shared) -> Node:
         """The projector of `off`, changed by hand."""
-        code = (*_study("projector_surgery"), *_MODEL, "regap_patch/measure", "regap_patch/hosts")
-        needs = (projector, aligned, benchmark)
+        code = (*_study("projector_surgery"), *_MODEL, *_rooms("gap", "hosts", "measure"))
+        needs = (projector, aligned, shared.pictures)
         node = self.node(f"{arm.name}/stage1", "surgery", code, needs, surgery=arm.surgery)
-        where = ("--projector", projector.output, "--base", aligned.output, "--benchmark", benchmark.output)
-        command = (*module("projector_surgery", arm.surgery), *where, "--output_path", node.output)
+        pictures = shared.pictures.output
+        where = ("--projector", projector.output, "--base", aligned.output)
+        shown = ("--captions", pictures / "pretrain.json", "--images", pictures / "images")
+        command = (*module("projector_surgery", arm.surgery), *where, *shown, "--output_path", node.output)
         return node.by(command)
 
     def conversations(self, text: Node, shared: Shared) -> Node:
@@ -277,7 +283,7 @@ def _of_arms(
             if arm.own_stage1:
                 projector = branch.stage1(arm, aligned, shared)
             else:
-                projector = branch.surgery(arm, trained[OFF][0], aligned, benchmark)
+                projector = branch.surgery(arm, trained[OFF][0], aligned, shared)
             trained[arm.name] = (projector, branch.stage2(arm, projector, models, shared))
             yield from trained[arm.name]
         else:  # the models of `off`, asked something else
