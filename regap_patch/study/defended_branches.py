@@ -15,24 +15,16 @@ from pathlib import Path
 from .clone import module
 from .defense_anchors import ANCHORS
 from .defense_settings import CMRM, VECTORS, DefensesSetting, Stacked
+from .piece_code import DEFENDED, study
 from .protocol import Protocol
 from .store import REPOSITORY, Node, plan_node
 
 SCRIPT = "scripts/study/defended.sh"
 RUN = "run"
-_COMMANDS = tuple(
-    f"regap_patch/commands/{name}.py" for name in ("defended", "eval_defense", "eval_run", "eval_target")
-)
-_ROOMS = tuple(f"regap_patch/{name}" for name in ("defenses", "hosts", "safety", "judges"))
-_MODEL = ("llava/model", "llava/constants.py", "llava/conversation.py", "llava/mm_utils.py")
-_ASKING = (
-    *(*_MODEL, *_ROOMS, *_COMMANDS, "llava/eval/answering.py"),
-    *("regap_patch/records.py", "regap_patch/fixed_prompt.py"),
-)
 _CODE = {
-    "anchors": ("regap_patch/study/defense_anchors.py",),
-    "fit": (*_ASKING, "regap_patch/commands/defense_fit.py"),
-    "defended": (*_ASKING, "regap_patch/commands/judging.py", SCRIPT),
+    "anchors": study("defense_anchors"),
+    "fit": (*DEFENDED, "regap_patch/commands/defense_fit.py"),
+    "defended": (*DEFENDED, "regap_patch/commands/judging.py", SCRIPT),
 }
 
 
