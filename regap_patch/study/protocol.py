@@ -272,8 +272,11 @@ def _why_not(protocol: Protocol, made_under: str | None, commits: Sequence[str |
         if commit is None:
             yield "a result does not say at which commit it was made."
             continue
+        if commit.endswith("+"):
+            yield f"a result was made at {commit[:-1]} with changes that were not committed: run it again."
+            continue
         for path, facts in fixed.items():
-            if not is_ancestor(str(facts.commit), commit.rstrip("+"), path.resolve().parent):
+            if not is_ancestor(str(facts.commit), commit, path.resolve().parent):
                 yield (
                     f"{path} was committed as {facts.commit}, which is no ancestor of {commit}, at which a "
                     "result was made: run the study again."

@@ -232,12 +232,15 @@ def test_a_primary_result_needs_an_older_unedited_protocol(tmp_path: Path):
     )
     (tmp_path / "code").touch()
     results = commit_all(tmp_path, "code")
-    made = {"made_under": protocol.sha256, "commits": [results, written + "+"]}
+    made = {"made_under": protocol.sha256, "commits": [results, written]}
     assert may_report_primary(protocol, **made) == (
         True,
         f"The protocol toy was committed as {written}, before any result.",
     )
     assert not may_report_primary(protocol, made_under=protocol.sha256, commits=[results, before])[0]
+    may, why = may_report_primary(protocol, made_under=protocol.sha256, commits=[results, written + "+"])
+    assert not may
+    assert f"made at {written} with changes that were not committed" in why
     may, why = may_report_primary(protocol, made_under=protocol.sha256, commits=[None])
     assert not may
     assert "does not say at which commit" in why
