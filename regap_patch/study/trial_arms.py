@@ -17,12 +17,14 @@ Pair = tuple[int, Outcome, Outcome | None]  # an LLM, a number of the reference,
 def arms(trial: Trial) -> list[dict[str, Any]]:
     """One entry an arm and variant, each against `off` of the same variant.
 
-    `off` of a variant stands against `off` of the protocol's own setting. Numbers that an arm lacks are
+    The treated arm stands there over all LLMs, then over those of the exploratory arms. `off` of a variant stands against `off` of the protocol's own setting. Numbers that an arm lacks are
     counted under `missing`; each difference says how many LLMs it is of.
     """
     treated, others = trial.treated, list(trial.protocol.arms.exploratory)
     entries = [_entry(trial, MAIN, treated, trial.llms)]
-    entries += [_entry(trial, MAIN, arm, trial.explored) for arm in others]
+    # Once more on the LLMs of the other arms, so that like stands beside like.
+    beside = [treated] if others and trial.explored != trial.llms else []
+    entries += [_entry(trial, MAIN, arm, trial.explored) for arm in (*beside, *others)]
     for variant in trial.protocol.variants:
         found = {row.arm for row in trial.outcomes.rows.values() if row.variant == variant and row.arm}
         extra = [arm for arm in others if arm in found]

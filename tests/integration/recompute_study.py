@@ -180,11 +180,12 @@ class Study(Folders):
 
     def _arm(self, number: int, names: Sequence[str]) -> dict[int, float]:
         plan = self.plan["arms"]
-        entries = [(MAIN, arm) for arm in (self.treated, *plan["exploratory"])]
+        again = [self.treated] if plan["exploratory"] and self.explored != self.llms else []
+        entries = [(MAIN, arm) for arm in (self.treated, *again, *plan["exploratory"])]
         entries += [(variant, arm) for variant in self.plan["variants"] for arm in (self.off, self.treated)]
         variant, arm = entries[number]
         against = MAIN if arm == self.off else variant
-        llms = self.llms if (variant, arm) == (MAIN, self.treated) else self.explored
+        llms = self.explored if number else self.llms
         image, text = (self.plan["outcome"][part] for part in ("condition", "baseline"))
         stage, place = self.plan["outcome"]["stage"], {}
         if names[0] == "differences":

@@ -276,6 +276,11 @@ def test_what_exploratory_arms_lack_is_said():
     cut = without(rows, llm=2, arm="pairwise_l2", condition="blank", stage="stage2", metric="unsafe_rate")
     narrow = [row._replace(variant="narrow") for row in rows if row.llm == 1 and row.arm in ("off", "regap")]
     found = analyse([*cut, *narrow], steps, plan)
+    assert [(entry["arm"], len(entry["llms"])) for entry in found["arms"][:3]] == [
+        ("regap", len(plan.llms.confirmatory)),
+        ("regap", 2),  # once more, beside the arms that have no more LLMs than these
+        ("pairwise_l2", 2),
+    ]
     entries = {(entry["variant"], entry["arm"]): entry for entry in found["arms"]}
     assert list(entries) == [
         ("main", "regap"),
