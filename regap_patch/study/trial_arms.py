@@ -17,8 +17,9 @@ Pair = tuple[int, Outcome, Outcome | None]  # an LLM, a number of the reference,
 def arms(trial: Trial) -> list[dict[str, Any]]:
     """One entry an arm and variant, each against `off` of the same variant.
 
-    The treated arm stands there over all LLMs, then over those of the exploratory arms. `off` of a variant stands against `off` of the protocol's own setting. Numbers that an arm lacks are
-    counted under `missing`; each difference says how many LLMs it is of.
+    The treated arm stands there over all LLMs, then over those of the exploratory arms. `off` of a variant
+    stands against `off` of the protocol's own setting. Numbers that an arm lacks are counted under
+    `missing`; each difference says how many LLMs it is of.
     """
     treated, others = trial.treated, list(trial.protocol.arms.exploratory)
     entries = [_entry(trial, MAIN, treated, trial.llms)]
