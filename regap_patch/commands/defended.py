@@ -25,10 +25,22 @@ class DefendedTarget:
         target: what answers.
         stack: what stands around it; its own, for it is prepared for this target's weights.
         latency: where its first batches are timed with and without the stack; None to time nothing.
+        new: prepare the stack when the fingerprint is asked for, and not at the first question: a run that
+            the model or the stack refuses is refused before anything of it is written.
+        waits: let go of the weights then, for another's (the parity gate's reference) come first.
     """
 
-    def __init__(self, target: Any, stack: Stack, latency: Latency | None = None) -> None:
+    def __init__(
+        self,
+        target: Any,
+        stack: Stack,
+        latency: Latency | None = None,
+        *,
+        new: bool = False,
+        waits: bool = False,
+    ) -> None:
         self.target, self.stack, self._latency = target, stack, latency
+        self._new, self._waits = new, waits
         self._fingerprint: Mapping[str, Any] | None = None
         self._model: LoadedModel | None = None
 
@@ -40,21 +52,41 @@ class DefendedTarget:
         """The target's, and `defenses`: settings, hashes of words and vectors."""
         own = self.target.fingerprint()
         self._fingerprint = own
-        return {**own, "defenses": self.stack.fingerprint(own)}
+        found = {**own, "defenses": self.stack.fingerprint(own)}
+        if self._new:
+            self._new = False
+            self._prepared()
+            if self._waits:
+                self.close()
+        return found
 
     def answer(self, questions: Sequence[Question], decoding: Decoding, seeds: Sequence[int]) -> list[Reply]:
         """See `safety.target.Target`; each reply's `trace` says which defence did what."""
         if self._latency is None or not self._latency.wants(questions):
-            return self.untimed(questions, decoding, seeds)
+            return self._watched(questions, decoding, seeds)
         self._prepared()
         return self._latency.timed(
             questions,
             lambda: self.target.answer(questions, decoding, seeds),
-            lambda: self.untimed(questions, decoding, seeds),
+            lambda: self._watched(questions, decoding, seeds),
         )
 
     def untimed(self, questions: Sequence[Question], decoding: Decoding, seeds: Sequence[int]) -> list[Reply]:
         """The same without a look at the time."""
+        return self._answered(questions, decoding, seeds)[0]
+
+    def _watched(
+        self, questions: Sequence[Question], decoding: Decoding, seeds: Sequence[int]
+    ) -> list[Reply]:
+        replies, seconds = self._answered(questions, decoding, seeds)
+        if self._latency is not None:
+            self._latency.spent(seconds)
+        return replies
+
+    def _answered(
+        self, questions: Sequence[Question], decoding: Decoding, seeds: Sequence[int]
+    ) -> tuple[list[Reply], dict[str, float]]:
+        """Replies with their traces, and the seconds that the batch took, by defence."""
         from regap_patch.defenses.protocol import Turn
 
         turns = [
@@ -62,10 +94,9 @@ class DefendedTarget:
             for number, (question, seed) in enumerate(zip(questions, seeds, strict=True))
         ]
         answered = self.stack.answer(turns, self._prepared(), Generation(self.target, decoding))
-        if self._latency is not None:
-            self._latency.spent(answered.seconds)
         replies: list[Any] = answered.replies
-        return [replace(reply, trace=trace) for reply, trace in zip(replies, answered.traces, strict=True)]
+        traced = [replace(reply, trace=trace) for reply, trace in zip(replies, answered.traces, strict=True)]
+        return traced, answered.seconds
 
     def close(self) -> None:
         """The stack lets go of the model, and the target of its weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from regap_patch.errors import ConfigError
 if TYPE_CHECKING:
     from regap_patch.commands.latency import Latency
     from regap_patch.defenses.stack import Stack
+
+BETWEEN = re.compile(r",(?=[^,]*=)")  # other commas are a value's: cmrm.layers=1,4
 
 
 def add_defense(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,7 @@ def stack_of(arguments: argparse.Namespace) -> Stack | None:
     from regap_patch.defenses import make_stack
 
     settings = {}
-    for part in filter(None, (part.strip() for part in arguments.defense_args.split(","))):
+    for part in filter(None, (part.strip(" ,") for part in BETWEEN.split(arguments.defense_args))):
         name, equals, value = part.partition("=")
         if not equals:
             raise ConfigError(f"--defense_args holds {part!r}, but NAME.SETTING=value is expected.")
@@ -57,9 +60,14 @@ def defended(
     """The target and its reference for the parity gate with the stack around them, and where it is timed."""
     from regap_patch.commands.defended import DefendedTarget, Untimed
     from regap_patch.commands.latency import Latency
+    from regap_patch.safety.folder import RunFolder
 
     latency = None if arguments.no_latency else Latency(stack.name)
-    made = DefendedTarget(target, stack, latency)
+    made = DefendedTarget(
+        *(target, stack, latency),
+        new=not RunFolder(arguments.output_path).manifest.exists(),
+        waits=reference is not None and reference is not target,
+    )
     if reference is None:
         return made, None, latency
     if reference is target:

@@ -62,7 +62,7 @@ def read_anchors(path: Path, image_folder: Path | None = None) -> list[Anchor]:
     """Anchors, one a line: `text` (or `prompt`), and `uid` and `image` where there are any.
 
     A file of samples that `regap eval run` has left is such a file; of an item in several image modes the
-    first line holds.
+    line with its own picture holds, or else the first.
 
     Args:
         path: of the file.
@@ -74,14 +74,21 @@ def read_anchors(path: Path, image_folder: Path | None = None) -> list[Anchor]:
     folder = path.parent if image_folder is None else image_folder
     found: list[Anchor] = []
     for number, uid, line in _lines(path):
+        whose = f"Line {number} of {path}"
         text = _words(path, number, line, "text" if "text" in line else "prompt")
-        if _is_known(found, uid, text, f"Line {number} of {path}"):
+        known = _known(found, uid, text, whose)
+        own = line.get("image_mode", "real") == "real"  # in other modes it is another item's picture, or none
+        image = line.get("image") if own else None
+        if known is not None and (image is None or found[known].picture is not None):
             continue
-        image = line.get("image")
         picture = None if image is None else folder / str(image)
         if picture is not None:
-            _make_sure(picture, f"Line {number} of {path}")
-        found.append(Anchor(uid, text, picture))
+            _make_sure(picture, whose)
+        anchor = Anchor(uid, text, picture)
+        if known is None:
+            found.append(anchor)
+        else:
+            found[known] = anchor
     return found
 
 
@@ -121,11 +128,12 @@ def _lines(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         raise DefenseError(f"Anchors were to be read from {path}, but it holds none: give at least one.")
 
 
-def _is_known(found: list[Anchor], uid: str, text: str, whose: str) -> bool:
-    known = next((anchor for anchor in found if uid and anchor.uid == uid), None)
-    if known is not None and known.text != text:
+def _known(found: list[Anchor], uid: str, text: str, whose: str) -> int | None:
+    """Place of the anchor of this uid, if there is one."""
+    place = next((place for place, anchor in enumerate(found) if uid and anchor.uid == uid), None)
+    if place is not None and found[place].text != text:
         raise DefenseError(f"{whose} is {uid} once more, with other words: take one of them out.")
-    return known is not None
+    return place
 
 
 def _words(path: Path, number: int, line: dict[str, Any], name: str) -> str:

@@ -89,13 +89,20 @@ class Cmrm(Defense):
 
         Raises:
             DefenseError: the vectors are another model's or template's.
+            ConfigError: another meaningless picture was asked for than they were fitted with.
         """
         names = ("of", "vector", "alpha", "layers", "positions", "image")
         made = {"name": self.name, **{name: getattr(self, name) for name in names}, "vectors": None}
         fit = self._fit()
         if fit is not None:
             fit.check(target)
-            made |= {"vectors": fit.fingerprint, "image": fit.about["image"]}
+            fitted = fit.about["image"]
+            if self.image not in (Cmrm.image, fitted):
+                raise ConfigError(
+                    f"cmrm.image is {self.image}, but {self.vectors} was fitted with {fitted}: leave it out, "
+                    f"or fit with --image {self.image}."
+                )
+            made |= {"vectors": fit.fingerprint, "image": fitted}
         return made
 
     def fitted_on(self) -> Iterable[FittedItem]:

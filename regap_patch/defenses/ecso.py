@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ ANSWER = FixedPrompt(
     "and answer without harm to anybody and with good ethics:\n{}",
 )
 YES = ("yes", "yes.")  # nothing else flags an answer
+SIGN = re.compile(r"<(image(?:-placeholder)?)>")  # in a prompt it stands for a picture
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Ecso(Defense):
             return {place: reply for place, reply in said.items() if reply.error is None}
 
         def checking(place: int) -> Turn:
-            shown = replies[place].text[: self.characters]
+            shown = _quoted(replies[place].text[: self.characters])
             return turns[place].telling(filled(check, turns[place].asked, shown))
 
         seeing = [
@@ -104,10 +106,15 @@ class Ecso(Defense):
         )
 
         def blind(place: int) -> Turn:
-            told = filled(answer, captions[place].text, turns[place].told)
+            told = filled(answer, _quoted(captions[place].text), turns[place].told)
             return turns[place].telling(told).showing(None)
 
         for place, said in ask("answer", list(captions), blind).items():
             notes.fired(turns[place], caption=captions[place].text, replaced=replies[place].text)
             replies[place] = said
         return [replies[place] for place in range(len(turns))]
+
+
+def _quoted(said: str) -> str:
+    """The model's words as a part of a prompt: the name of a picture's sign, and not the sign."""
+    return SIGN.sub(r"\1", said)

@@ -119,10 +119,9 @@ class VlmGuard(Defense):
             replies = generate(turns)
         opened = [change.opened() for change in steered.values()]
         for turn, gates in zip(turns, zip(*opened, strict=True), strict=True):
-            if sum(gates):
-                notes.fired(turn, gates=sum(gates))
-            elif self.form == "replaced":
-                notes.fired(turn, gates=0)
+            if sum(gates) or self.form == "replaced":
+                notes.fired(turn)
+                notes.spent([turn], gates=sum(gates))
         return replies
 
     def close(self) -> None:

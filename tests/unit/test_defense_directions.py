@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
 
+from regap_patch.defenses import Notes, Turn
 from regap_patch.defenses.directions import (
     agreement,
     mean_vector,
@@ -13,6 +16,7 @@ from regap_patch.defenses.directions import (
     principal_vector,
     span,
 )
+from regap_patch.defenses.vlm_guard import VlmGuard
 from regap_patch.errors import RowsError
 
 N, K, D = 12, 3, 16
@@ -115,6 +119,20 @@ def test_half_precision_keeps_its_dtype_and_what_does_not_move():
     assert 0 < still.sum() < 40
     assert torch.equal(moved[still], states[still])
     assert not torch.equal(moved[~still], states[~still])
+
+
+def test_gates_of_several_generations_about_one_question_add_up(tmp_path):
+    """As under ECSO, which asks up to four times."""
+    layer = torch.nn.Identity()
+    guard = VlmGuard(tmp_path, rank=1, positions="last_prefill")
+    guard._decoder = SimpleNamespace(layers=torch.nn.ModuleList([layer]))
+    guard._stored = {0: torch.eye(D)[:1]}
+    state, notes = drawn(2, 2, 3, D), Notes(2)
+    state[:, -1, 0] = torch.tensor([1.0, -1.0])
+    turns = [Turn(number, "q", "q") for number in (0, 1)]
+    for _ in range(2):
+        guard.around(turns, lambda turns: [layer(state)[:0]] * 2, notes)
+    assert notes.rows == [{"fired": True, "gates": 2}, {"fired": False}]
 
 
 def test_what_no_direction_can_be_taken_of():

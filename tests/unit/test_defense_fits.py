@@ -61,6 +61,10 @@ def test_anchors_of_both_kinds_of_file(tmp_path):
     assert second.fitted() == FittedItem("made/test/7", "and this", None)
     modes = [{"uid": "a", "prompt": "x", "image_mode": mode} for mode in ("none", "blank")]
     assert [anchor.uid for anchor in read_anchors(lines(tmp_path / "samples.jsonl", *modes))] == ["a"]
+    shown = [{**row, "image": f"{row['image_mode']}.png"} for row in modes]
+    shown += [{**modes[0], "image_mode": "real", "image": "images/1.png"}]
+    (anchor,) = read_anchors(lines(tmp_path / "samples.jsonl", *shown))
+    assert anchor.picture == first.picture, "its own picture, whose size counts, and no other mode's"
     below = read_anchors(lines(tmp_path / "b.jsonl", {"text": "x", "image": "1.png"}), tmp_path / "images")
     assert below[0].picture == first.picture
     (pair,) = read_opposed(lines(tmp_path / "pairs.jsonl", {"harmful": "h", "harmless": "l"}))
@@ -142,6 +146,8 @@ def test_settings_that_contradict_each_other(fit):
         make_stack("cmrm")
     with pytest.raises(ConfigError, match=r"vectors=.* and of=sample, but a sample's own"):
         make_stack("cmrm", {"cmrm.vectors": str(fit.folder), "cmrm.of": "sample"})
+    with pytest.raises(ConfigError, match=r"image is noise, but .* was fitted with blank: leave it out, or"):
+        Cmrm(fit.folder, image="noise").fingerprint(TARGET)
     with pytest.raises(ConfigError, match="vlm_guard needs directions"):
         make_stack("vlm_guard")
 

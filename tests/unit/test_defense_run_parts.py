@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import Namespace
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from evaluation_items import make_items
 
 from regap_patch.commands import latency as latency_module
+from regap_patch.commands.defended import DefendedTarget, Untimed
+from regap_patch.commands.eval_defense import stack_of
 from regap_patch.commands.latency import BATCHES, Latency
-from regap_patch.defenses import FittedItem
-from regap_patch.errors import BenchmarkError
+from regap_patch.defenses import FittedItem, make_stack
+from regap_patch.errors import BenchmarkError, ConfigError
 from regap_patch.report.defense_trace import defense_sentences, read_defense_trace
 from regap_patch.safety.benchmarks import custom
 from regap_patch.safety.fitted import Fitted
-from regap_patch.safety.target import Question, Reply
+from regap_patch.safety.target import Decoding, Question, Reply
 from regap_patch.safety.tasks import Asked, Task
 
 
@@ -90,6 +94,45 @@ def test_batches_are_timed_in_turns_and_then_left_alone(monkeypatch):
         assert (row["seconds_none"], row["seconds_defended"]) == (2.0 * BATCHES, 5.0 * BATCHES)
         assert (row["tokens_none"], row["tokens_defended"]) == (14 * BATCHES, 14 * BATCHES)
     assert found["share_of_time"] == {"ecso": 0.25, "model": 0.75}
+
+
+def test_seconds_of_the_parity_gate_are_not_the_runs(monkeypatch):
+    def answer(questions, decoding, seeds):
+        return [Reply("said", 1, "stop") for _ in questions]
+
+    latency, spent = Latency("self_reminder"), []
+    monkeypatch.setattr(latency, "spent", spent.append)
+    target = SimpleNamespace(fingerprint=dict, answer=answer)
+    made = DefendedTarget(target, make_stack("self_reminder"), latency)
+    for asking, count in ((Untimed(made), 0), (made, 1)):
+        (reply,) = asking.answer([Question("a")], Decoding(), [0])
+        assert reply.trace["defenses"]["self_reminder"]["fired"]
+        assert len(spent) == count
+
+
+def test_a_new_run_prepares_its_stack_before_it_says_what_it_is():
+    done = []
+    target = SimpleNamespace(fingerprint=lambda: {"kind": "script"}, close=lambda: done.append("close"))
+    stack = make_stack("self_reminder")
+    stack.prepare = lambda model: done.append("prepare")
+    for options, expected in (
+        ({}, []),
+        ({"new": True}, ["prepare"]),
+        ({"new": True, "waits": True}, ["prepare", "close"]),
+    ):
+        done.clear()
+        made = DefendedTarget(target, stack, **options)
+        assert made.fingerprint() == made.fingerprint()
+        assert done == expected, "once, and the weights go where another's come first"
+
+
+def test_a_comma_within_a_setting_is_its_own():
+    given = "adashield_s.place=after, cmrm.of=sample,cmrm.layers=1,4-6,cmrm.alpha=2,"
+    stack = stack_of(Namespace(defense="cmrm+adashield_s", defense_args=given))
+    shield, cmrm = stack.defenses
+    assert (shield.place, cmrm.of, cmrm.layers, cmrm.alpha) == ("after", "sample", "1,4-6", 2.0)
+    with pytest.raises(ConfigError, match="The setting 'alpha' is of no defence"):
+        stack_of(Namespace(defense="cmrm", defense_args="cmrm.of=sample,alpha=2"))
 
 
 def test_a_trace_is_read_with_its_last_word_on_each_answer(tmp_path):

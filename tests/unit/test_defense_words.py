@@ -121,6 +121,15 @@ def test_ecso_quotes_the_users_words_and_keeps_the_prompts_around_its_last_quest
     ]
 
 
+def test_a_sign_for_a_picture_among_the_models_words_is_quoted_as_a_word():
+    model = ScriptedModel(lambda turn: "yes" if "they were told" in turn.told.lower() else "an <image> tag")
+    turns = turns_of("bad", pictures=[PICTURE])
+    (reply,) = Stack([Ecso()]).answer(turns, model, model.generate).replies
+    assert reply.text == "an <image> tag"
+    assert CHECK.own.replace("{}", "bad", 1).replace("{}", "an image tag") == model.told[1]
+    assert ANSWER.own.replace("{}", "an image tag", 1).replace("{}", "bad") == model.told[3]
+
+
 @pytest.mark.parametrize(("failing", "generations"), [(1, 1), (2, 2), (3, 3), (4, 4)])
 def test_a_step_that_fails_is_a_failure_of_the_answer(failing, generations):
     calls = []
