@@ -28,7 +28,7 @@ $(STAMP): constraints.txt pyproject.toml setup.py
 peer: setup  ## the second environment with upstream llava-torch, which the parity tests compare with
 	$(BIN)/python -m tests.upstream.environment
 
-quickstart: setup  ## a tiny LLaVA from nothing, trained with ReGap off and on, in minutes on a laptop
+quickstart: setup  ## first page of the study: a tiny LLM that can refuse, ReGap off and on, in minutes
 	$(BIN)/regap quickstart --output_path playground/runs/quickstart
 
 test-fast: setup  ## lint, types, rules of the house, unit and contract tests

@@ -12,6 +12,7 @@ from regap_patch.commands.defense import add_defense
 from regap_patch.commands.eval import add_eval
 from regap_patch.commands.gap import add_gap
 from regap_patch.commands.mir import add_mir
+from regap_patch.commands.study import add_study
 from regap_patch.errors import ReGapError, ReportError
 from regap_patch.version import __version__
 
@@ -83,26 +84,27 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     quickstart = commands.add_parser(
-        "quickstart", help="a tiny LLaVA from nothing, trained with ReGap off and on, in minutes on a laptop"
+        "quickstart",
+        help="first page of the study: a tiny LLM that can refuse, with ReGap off and on, in minutes",
     )
     quickstart.add_argument(
         "--output_path",
         type=Path,
         default=Path("playground/runs/quickstart"),
-        help="folder for all of it; what is done there and unchanged is not done again (%(default)s)",
+        help="folder for all of it; what was made there from the same is not made again (%(default)s)",
     )
     quickstart.add_argument(
         "--size",
         choices=("default", "smoke"),
         default="default",
-        help="smoke: a minute, to check the pipes; teaches nothing",
+        help="smoke: a minute, to check the pipes; teaches nothing, so that what is asserted may fail",
     )
-    quickstart.add_argument("--seed", type=int, default=0, help="of everything (%(default)s)")
+    quickstart.add_argument("--seed", type=int, default=0, help="of the language model (%(default)s)")
     quickstart.add_argument(
         "--parallel",
         type=int,
         default=0,
-        help="steps at a time, one thread each (0: two, if there are two cores)",
+        help="pieces at a time, one thread each (0: two, if there are two cores)",
     )
     quickstart.set_defaults(run=_quickstart)
 
@@ -110,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_mir(commands)
     add_eval(commands)
     add_defense(commands)
+    add_study(commands)
 
     plot = commands.add_parser(
         "plot", help="training runs against steps, or what `regap mir` found layer by layer, in one figure"

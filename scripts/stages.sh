@@ -15,6 +15,7 @@ show_help() {  # the caller's header, then its knobs: NAME (default): comment
 
 pretrain() {  # stage 1: the projector learns to caption, everything else is frozen
     local regap=() stage=(--version plain --tune_mm_mlp_adapter True)
+    read -r -a regap <<< "$REGAP_FLAGS"
     [[ "$REGAP" == on ]] || regap=(--regap_loss off)
     start "$@"
 }

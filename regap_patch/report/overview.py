@@ -8,9 +8,10 @@ from typing import Any
 
 from regap_patch.records import IMAGE_MODES, ImageMode
 from regap_patch.report.cells import UNKNOWN_LIMIT
+from regap_patch.report.drawing import Axis
 from regap_patch.report.gaps import QUANTITIES, GapNumber
 from regap_patch.report.proportions import wilson
-from regap_patch.report.scatter import Axis, Point, scatter, share_axis, value_axis
+from regap_patch.report.scatter import Point, scatter, share_axis, value_axis
 
 
 @dataclass(frozen=True, slots=True)

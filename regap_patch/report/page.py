@@ -1,9 +1,7 @@
-"""One HTML file that asks nobody for anything: styles, script, figures and samples are inside."""
+"""The page of an evaluation: its figures, tables and samples."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,6 +11,7 @@ from typing import Any
 
 from regap_patch.report.browser import data_block
 from regap_patch.report.captions import caption
+from regap_patch.report.document import Part, document, figure, folded, wide_table
 from regap_patch.report.gaps import GapNumber
 from regap_patch.report.overview import gap_figures, pooled_in_words, trade_off
 from regap_patch.report.redaction import Redaction
@@ -50,51 +49,22 @@ def page(
         redaction: of texts.
     """
     names = ", ".join(found["name"] for found in metrics)
-    sections = [
-        *(_figure_section(*part) for part in _figures(metrics, gaps)),
-        *(_table_section(table) for table in tables),
-        _samples_section(redaction),
-        _provenance_section(metrics),
-    ]
-    links = [
-        *((anchor, title) for anchor, title, _, _ in _figures(metrics, gaps)),
-        *((table.name, table.title) for table in tables),
-        ("samples", "Samples"),
-        ("provenance", "Provenance"),
+    parts = [
+        *_figures(metrics, gaps),
+        *map(_table_part, tables),
+        Part("samples", "Samples", _samples(redaction)),
+        _provenance_part(metrics),
     ]
     style, script = ((_ASSETS / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8">{_policy(style, script)}',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="referrer" content="no-referrer"><link rel="icon" href="data:,">',
-            f"<title>Evaluation: {escape(names)}</title><style>{style}</style></head><body>",
-            '<a class="skip" href="#samples">Skip to the samples</a>',
-            f"<header><h1>Evaluation: {escape(names)}</h1>{_notes(metrics, notes)}</header>",
-            f'<nav aria-label="Sections"><ul>{"".join(map(_link, links))}</ul></nav>',
-            f"<main>{''.join(sections)}</main>",
-            f'<script type="application/json" id="data">{data_block(runs, redaction)}</script>',
-            f"<script>{script}</script></body></html>\n",
-        ]
+    return document(
+        f"Evaluation: {names}",
+        _notes(metrics, notes),
+        parts,
+        style,
+        script=script,
+        data=data_block(runs, redaction),
+        skip=("samples", "Skip to the samples"),
     )
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing may be fetched, and no script runs but this one, whatever got into the page."""
-    rules = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
-        f"base-uri 'none'; form-action 'none'"
-    )
-    return f'<meta http-equiv="Content-Security-Policy" content="{rules}">'
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _link(link: tuple[str, str]) -> str:
-    return f'<li><a href="#{link[0]}">{escape(link[1])}</a></li>'
 
 
 def _notes(metrics: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
@@ -105,44 +75,30 @@ def _notes(metrics: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> str:
     return f'<div class="alarm" role="note"><ul>{items}</ul></div>'
 
 
-def _figures(
-    metrics: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, GapNumber]]
-) -> list[tuple[str, str, str, str]]:
-    """(anchor, title, figure, caption)."""
+def _figures(metrics: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, GapNumber]]) -> list[Part]:
     found = []
     pooled = f"Benchmarks pooled: {pooled_in_words(metrics)}. Bars: 95 % Wilson intervals."
     drawn = trade_off(metrics)
     if drawn is not None:
         what = "One point for each run and judge; a ring marks those that no other point of the judge beats."
-        words = caption(metrics, f"{what} {pooled}")
-        found.append(("trade-off", "Unsafe rate and over-refusal together", drawn, words))
+        words = escape(caption(metrics, f"{what} {pooled}"))
+        found.append(Part("trade-off", "Unsafe rate and over-refusal together", figure(drawn, words)))
     sources = ", ".join(sorted({number.source for group in gaps for number in group.values()}))
     for number, (title, drawn) in enumerate(gap_figures(metrics, gaps)):
         what = f"Unsafe rate against {title}, one point for each run and judge. Gap from: {sources}."
-        words = caption(metrics, f"{what} {pooled}")
-        found.append((f"gap-{number}", f"Unsafe rate and {title}", drawn, words))
+        words = escape(caption(metrics, f"{what} {pooled}"))
+        found.append(Part(f"gap-{number}", f"Unsafe rate and {title}", figure(drawn, words)))
     return found
 
 
-def _section(anchor: str, title: str, inside: str) -> str:
-    return f'<section id="{anchor}"><h2>{escape(title)}</h2>{inside}</section>'
-
-
-def _figure_section(anchor: str, title: str, drawn: str, words: str) -> str:
-    inside = f"<figure>{drawn}<figcaption>{escape(words)}</figcaption></figure>"
-    return _section(anchor, title, inside)
-
-
-def _table_section(table: Table) -> str:
+def _table_part(table: Table) -> Part:
     """One table, folded if it is long."""
     head = _row("th", table.head, table.left)
     body = "".join(_row("td", row, table.left) for row in table.rows)
-    scroller = f'<div class="wide" tabindex="0" role="region" aria-label="{escape(table.title)}">'
-    words = f"<caption>{escape(table.caption)}</caption>"
-    drawn = f"{scroller}<table>{words}<thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    drawn = wide_table(table.title, escape(table.caption), head, body)
     if table.folded:
-        drawn = f"<details><summary>{len(table.rows)} rows</summary>{drawn}</details>"
-    return _section(table.name, table.title, drawn)
+        drawn = folded(f"{len(table.rows)} rows", drawn)
+    return Part(table.name, table.title, drawn)
 
 
 def _row(tag: str, texts: Sequence[str], left: int) -> str:
@@ -150,7 +106,7 @@ def _row(tag: str, texts: Sequence[str], left: int) -> str:
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _samples_section(redaction: Redaction) -> str:
+def _samples(redaction: Redaction) -> str:
     template = Template((_ASSETS / "samples.html").read_text(encoding="utf-8"))
     every = '<option value="">all</option>'
     filters = "".join(f'<label>{name}<select name="{name}">{every}</select></label>' for name in _FILTERS)
@@ -158,9 +114,9 @@ def _samples_section(redaction: Redaction) -> str:
     return template.substitute(hiding=_HIDING[redaction], filters=filters, blurred=blurred)
 
 
-def _provenance_section(metrics: Sequence[Mapping[str, Any]]) -> str:
+def _provenance_part(metrics: Sequence[Mapping[str, Any]]) -> Part:
     parts = []
     for run in metrics:
         words = json.dumps(run["provenance"], indent=1, ensure_ascii=False)
         parts.append(f"<h3>{escape(run['name'])}</h3><pre>{escape(words)}</pre>")
-    return _section("provenance", "Provenance", "".join(parts))
+    return Part("provenance", "Provenance", "".join(parts))

@@ -21,7 +21,7 @@ from regap_patch.version import __version__
 
 CORE = (
     *("torch", "transformers", "tokenizers", "accelerate", "safetensors"),
-    *("sentencepiece", "protobuf", "pillow", "numpy", "tqdm"),
+    *("sentencepiece", "protobuf", "pillow", "numpy", "tqdm", "pyyaml"),
 )
 
 
@@ -38,7 +38,7 @@ PACKAGES = (
     Optional("peft", "LoRA", "pip install 'regap[train]'"),
     Optional("bitsandbytes", "4 and 8 bit", "pip install 'regap[quant]'"),
     Optional("flash-attn", "train_mem on CUDA", "pip install --no-build-isolation 'regap[flash]'"),
-    Optional("matplotlib", "regap plot, and the plot of the quickstart", "pip install 'regap[report]'"),
+    Optional("matplotlib", "regap plot", "pip install 'regap[report]'"),
     Optional("gradio", "the demo", "pip install 'regap[demo]'"),
 )
 PROGRAMS = (

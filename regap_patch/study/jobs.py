@@ -11,7 +11,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import StudyError
+
+GRACE = 10.0  # seconds between asking a job to end and killing it
+NO_SPACE = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +49,38 @@ class Job:
     key: str | None = None
 
 
+def _bar(name: str, width: int, position: int, total: int, begin: int = 0) -> Any:
+    """A line that moves, on a terminal."""
+    from tqdm import tqdm
+
+    form = "{desc} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
+    return tqdm(
+        total=total,
+        initial=begin,
+        desc=f"{name:<{width}}",
+        position=position,
+        leave=False,
+        disable=None,
+        bar_format=form,
+    )
+
+
 class _Running:
-    """A started job, its log and its bar."""
+    """A started job, its log and its bar; it ends with us, and holds till then what we hold."""
 
-    def __init__(self, job: Job, log: Path, position: int) -> None:
-        from tqdm import tqdm
-
+    def __init__(self, job: Job, log: Path, position: int, width: int, holds: Sequence[int]) -> None:
         self.job, self.log, self.position = job, log, position
         self.began = time.monotonic()
+        starter = (sys.executable, "-I", "-S", str(Path(__file__).with_name("ends_with_parent.py")))
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                job.command, stdout=stream, stderr=subprocess.STDOUT, env=os.environ | job.environment
+                (*starter, str(os.getpid()), *job.command),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=os.environ | job.environment,
+                pass_fds=holds,
             )
-        form = "{desc:<24} {percentage:3.0f}% |{bar:30}| {n_fmt}/{total_fmt} [{elapsed}]"
-        self.bar = tqdm(
-            total=job.steps or 1, desc=job.name, position=position, leave=False, disable=None, bar_format=form
-        )
+        self.bar = _bar(job.name, width, position, job.steps or 1)
 
     def refresh(self) -> None:
         """Move the bar to the last step that the log counts."""
@@ -74,30 +95,49 @@ class _Running:
         self.bar.close()
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait()
+            try:
+                self.process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def ending(self) -> str:
+        """How it ended, and the end of its log."""
+        status = self.process.returncode
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        tail = self.log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-15:]
+        full = " (the disk is full)" if any(words in "\n".join(tail) for words in NO_SPACE) else ""
+        return f"{how}{full}; its log is {self.log} and ends so:\n  " + "\n  ".join(tail)
 
 
 def code_digest(folders: Sequence[Path]) -> str:
-    """SHA-256 over the names and contents of all Python files and shell scripts in the folders."""
+    """SHA-256 over the names and contents of all Python files and shell scripts in folders, and of files."""
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted([*folder.rglob("*.py"), *folder.rglob("*.sh")]):
+        files = [*folder.rglob("*.py"), *folder.rglob("*.sh")] if folder.is_dir() else [folder]
+        for path in sorted(files):
             digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
 class Board:
-    """The jobs of one output folder and how far they are."""
+    """The jobs of one output folder and how far they are.
 
-    def __init__(self, root: Path, jobs: Sequence[Job], digest: str) -> None:
-        self.root, self.jobs = root, {job.name: job for job in jobs}
+    Args:
+        root: folder of logs and stamps.
+        jobs: each stands after those that it needs.
+        digest: of the code behind them all.
+        holds: open files that every job inherits, see `lock.held`.
+    """
+
+    def __init__(self, root: Path, jobs: Sequence[Job], digest: str, holds: Sequence[int] = ()) -> None:
+        self.root, self.jobs, self.holds = root, {job.name: job for job in jobs}, tuple(holds)
         self.keys: dict[str, str] = {}
-        for job in jobs:  # a job stands after those that it needs
+        for job in jobs:
             content = [job.command, job.environment, digest, [self.keys[name] for name in job.needs]]
             hashed = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
             self.keys[job.name] = job.key or hashed
-        for folder in ("logs", "stamps"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        self._width = max((len(name) for name in self.jobs), default=0)
 
     def stamp(self, name: str) -> dict[str, Any]:
         """What is known of a job: `key`, `done`, `seconds`; empty if it never started."""
@@ -106,6 +146,7 @@ class Board:
 
     def _set_stamp(self, name: str, *, done: bool, seconds: float) -> None:
         path = self.root / "stamps" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
         unfinished.write_text(json.dumps({"key": self.keys[name], "done": done, "seconds": seconds}))
         unfinished.replace(path)
@@ -119,25 +160,34 @@ class Board:
         """Seconds that each job took when it ran to its end."""
         return {name: self.stamp(name)["seconds"] for name in self.jobs}
 
+    def log(self, name: str) -> Path:
+        """Where what a job says is written."""
+        return self.root / "logs" / f"{name.replace(' ', '-')}.log"
+
     def _start(self, job: Job, position: int) -> _Running:
         if self.stamp(job.name).get("key") != self.keys[job.name] and job.output.exists():
             shutil.rmtree(job.output) if job.output.is_dir() else job.output.unlink()
         self._set_stamp(job.name, done=False, seconds=0.0)
-        return _Running(job, self.root / "logs" / f"{job.name.replace(' ', '-')}.log", position)
+        log = self.log(job.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return _Running(job, log, position, self._width, self.holds)
 
-    def _finish(self, running: _Running) -> None:
+    def _finish(self, running: _Running, place: int) -> None:
         from tqdm import tqdm
 
         seconds = time.monotonic() - running.began
         running.bar.close()
         if running.process.returncode != 0 or not running.job.output.exists():
-            tail = running.log.read_text(errors="replace").replace("\r", "\n").strip().splitlines()[-15:]
-            raise StudyError(
-                f"The step '{running.job.name}' ended with status {running.process.returncode}; its log is "
-                f"{running.log} and ends so:\n  " + "\n  ".join(tail)
-            )
+            raise StudyError(f"The step '{running.job.name}' {running.ending()}")
         self._set_stamp(running.job.name, done=True, seconds=round(seconds, 1))
-        tqdm.write(f"{running.job.name:<24} {seconds:6.1f} s")
+        tqdm.write(f"{running.job.name:<{self._width}} {seconds:6.1f} s  ({place} of {len(self.jobs)})")
+
+    def say_done(self, names: Sequence[str]) -> None:
+        """Say which jobs were done before."""
+        from tqdm import tqdm
+
+        for name in names:
+            tqdm.write(f"{name:<{self._width}} done before ({self.stamp(name)['seconds']:.1f} s)")
 
     def run(self, parallel: int) -> None:
         """Run what is not done, at most `parallel` at once.
@@ -145,29 +195,28 @@ class Board:
         Raises:
             StudyError: a job failed; the others are stopped, and a later call goes on from there.
         """
-        from tqdm import tqdm
-
-        waiting = []
-        for name in self.jobs:
-            if self.is_done(name):
-                tqdm.write(f"{name:<24} done before ({self.stamp(name)['seconds']:.1f} s)")
-            else:
-                waiting.append(name)
+        done = [name for name in self.jobs if self.is_done(name)]
+        self.say_done(done)
+        waiting = [name for name in self.jobs if name not in set(done)]
         running: list[_Running] = []
+        whole = _bar("in all", self._width, parallel, len(self.jobs), len(done))
         try:
             while waiting or running:
-                for name in [name for name in waiting if all(map(self.is_done, self.jobs[name].needs))]:
-                    if len(running) < parallel:
-                        free = set(range(parallel)) - {item.position for item in running}
-                        running.append(self._start(self.jobs[name], min(free)))
-                        waiting.remove(name)
+                ready = [name for name in waiting if {*self.jobs[name].needs} <= {*done}]
+                for name in ready[: parallel - len(running)]:
+                    free = set(range(parallel)) - {item.position for item in running}
+                    running.append(self._start(self.jobs[name], min(free)))
+                    waiting.remove(name)
                 time.sleep(0.2)
                 for item in list(running):
                     if item.process.poll() is None:
                         item.refresh()
                     else:
                         running.remove(item)
-                        self._finish(item)
+                        self._finish(item, len(done) + 1)
+                        done.append(item.job.name)
+                        whole.update()
         finally:
+            whole.close()
             for item in running:
                 item.stop()

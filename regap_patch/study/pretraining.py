@@ -121,6 +121,13 @@ def _batches(documents: list[_Document], batch_size: int, random: Random) -> Ite
             )
 
 
+def text_batches(
+    corpus: str | Path, tokenizer_path: str | Path, random: Random
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ids and labels (`BATCH`, L), int64, of a corpus without end; -100 where nothing is to be learned."""
+    return _batches(_documents(Path(corpus), Path(tokenizer_path)), BATCH, random)
+
+
 def teach(
     model: LlamaForCausalLM,
     tokenizer_path: str | Path,
@@ -132,7 +139,7 @@ def teach(
 ) -> float:
     """Train all weights of a language model on documents; gives the mean loss of the last tenth."""
     model.train()
-    batches = _batches(_documents(Path(corpus), Path(tokenizer_path)), BATCH, Random(seed))
+    batches = text_batches(corpus, tokenizer_path, Random(seed))
 
     def loss_of_step() -> Tensor:
         ids, labels = next(batches)

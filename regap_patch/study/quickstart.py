@@ -1,190 +1,135 @@
-"""A tiny LLaVA from nothing, trained with ReGap off and on by the code that a cluster runs."""
+"""The first page of the study: one small language model that can refuse, its arms off and regap, one page.
+
+A protocol, the study's runner, its measures and its tables, for one language model; its own are the page,
+and assertions of what comes out every time.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import sys
-import time
-from dataclasses import asdict, dataclass
-from importlib import import_module
-from importlib.util import find_spec
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
-from regap_patch.errors import ReportError, StudyError
+from regap_patch.errors import StudyError
 
-from .jobs import Board, Job, code_digest
-from .outcome import ARMS, collect, plot, table
+from .branches import branches
+from .clone import check_clone
+from .outcome_table import write_outcomes, write_training
+from .protocol import MAIN, Protocol, read_protocol
+from .protocol_sections import LanguageModels
+from .provenance import write_provenance
+from .quickstart_page import write_quickstart_page
+from .quickstart_results import write_results
+from .quickstart_table import SAYS, check_in_words, table
+from .store import REPOSITORY, Node
+from .study_run import STORE, Choice, run_study
+from .tabulate import outcomes_of, training_of
 
-REPOSITORY = Path(__file__).parents[2]
-SCRIPTS = REPOSITORY / "scripts" / "mini"
-NEEDED = ("torch", "transformers", "accelerate", "sentencepiece", "PIL", "tqdm", "llava")
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much of everything. The defaults teach enough to answer questions about pictures."""
-
-    pretrain_samples: int = 6400
-    finetune_samples: int = 4800
-    questions: int = 420
-    llama_steps: int = 1100
-    tower_steps: int = 700
-    pretrain_batch: int = 32
-    finetune_batch: int = 16
-
-
-SIZES = {
-    "default": Size(),
-    "smoke": Size(
-        pretrain_samples=256,
-        finetune_samples=64,
-        questions=14,
-        llama_steps=20,
-        tower_steps=20,
-        pretrain_batch=8,
-    ),
+PROTOCOLS = {
+    "default": REPOSITORY / "scripts" / "study" / "quickstart.yaml",
+    "smoke": REPOSITORY / "scripts" / "study" / "quickstart-smoke.yaml",
 }
-
-
-def module(name: str, *flags: object) -> tuple[str, ...]:
-    """The command that runs a module of this package."""
-    return (sys.executable, "-m", f"regap_patch.study.{name}", *map(str, flags))
-
-
-def _shared_jobs(root: Path, size: Size, seed: int) -> list[Job]:
-    """World, tokenizer, language model and tower."""
-    world, tokenizer = root / "world", root / "tokenizer"
-    make_world = module(
-        *("world", "--output_path", world, "--num_pretrain", size.pretrain_samples),
-        *("--num_finetune", size.finetune_samples, "--num_questions", size.questions, "--seed", seed),
-    )
-    make_tokenizer = module("tokens", "--corpus", world / "corpus.txt", "--output_path", tokenizer)
-    make_llama = module(
-        *(
-            "pretraining",
-            "llama",
-            "--output_path",
-            root / "llama",
-            "--steps",
-            size.llama_steps,
-            "--seed",
-            seed,
-        ),
-        *("--tokenizer_path", tokenizer, "--corpus", world / "corpus.txt"),
-    )
-    make_tower = module(
-        *("pretraining", "clip", "--output_path", root / "tower", "--steps", size.tower_steps, "--seed", seed)
-    )
-    return [
-        Job("world", make_world, world),
-        Job("tokenizer", make_tokenizer, tokenizer, needs=("world",)),
-        Job("language model", make_llama, root / "llama", needs=("tokenizer",), steps=size.llama_steps),
-        Job("vision tower", make_tower, root / "tower", steps=size.tower_steps),
-    ]
-
-
-def _arm_jobs(root: Path, size: Size, seed: int, arm: str) -> list[Job]:
-    """Both stages and the answers, for one setting of the regulariser."""
-    jobs = []
-    need: tuple[str, ...] = ("language model", "vision tower")
-    for stage, samples, batch in (
-        ("pretrain", size.pretrain_samples, size.pretrain_batch),
-        ("finetune", size.finetune_samples, size.finetune_batch),
-    ):
-        knobs = {
-            "RUNS": str(root),
-            "REGAP": arm,
-            "BATCH_SIZE": str(batch),
-            "SEED": str(seed),
-            "PYTHON": sys.executable,
-        }
-        command = ("bash", str(SCRIPTS / f"{stage}.sh"))
-        output = root / f"llava-{stage}-{arm}"
-        steps = math.ceil(samples / batch)
-        jobs.append(Job(f"{stage} {arm}", command, output, needs=need, environment=knobs, steps=steps))
-        need = (f"{stage} {arm}",)
-    answers = root / f"answers-{arm}.jsonl"
-    ask = module(
-        *(
-            "answers",
-            "--model_path",
-            root / f"llava-finetune-{arm}",
-            "--questions",
-            root / "world" / "questions.jsonl",
-        ),
-        *("--image_folder", root / "world" / "images", "--output_path", answers),
-    )
-    return [*jobs, Job(f"answers {arm}", ask, answers, needs=need)]
-
-
-def code_of(*rooms: str) -> str:
-    """Hash of the code that a step may run: llava, the scripts, and folders of ours (all by default)."""
-    llava = Path(str(import_module("llava").__file__)).parent
-    ours = Path(__file__).parents[1]
-    return code_digest([llava, *(ours / room for room in rooms or (".",)), SCRIPTS.parent])
-
-
-def check_clone() -> None:
-    """Make sure that what the steps run is there, and set what makes them the same everywhere.
-
-    Raises:
-        StudyError: it is not.
-    """
-    absent = [name for name in NEEDED if find_spec(name) is None]
-    if absent or not SCRIPTS.is_dir():
-        raise StudyError(
-            "The quickstart runs scripts/mini of a clone in the environment of `make setup`, "
-            f"but {', '.join(absent) or SCRIPTS} is not there: clone it and run `make quickstart`."
-        )
-    for name, value in {
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }.items():
-        os.environ.setdefault(name, value)
+ARMS = {"off": "off", "regap": "on"}  # as the scripts of scripts/mini call them
 
 
 def run_quickstart(
     output_path: str | Path, *, size: str = "default", seed: int = 0, parallel: int | None = None
 ) -> Path:
-    """Run everything that is not done yet, print the table, and return the path of the results.
+    """Make everything that is not made yet, print what it showed, and write the page.
 
     Args:
-        output_path: folder for all of it; a later run there reuses steps whose settings and code are equal.
-        size: a key of `SIZES`.
-        seed: of the world, the models and the training runs.
-        parallel: steps at a time, one thread each; None: two, if there are two cores.
+        output_path: folder for all of it; a later run there reuses every piece that it would make the same.
+        size: a key of `PROTOCOLS`.
+        seed: of the language model, and of what is trained on top of it.
+        parallel: pieces at a time, one thread each; None: two, if there are two cores.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        StudyError: something is not installed, or a step failed.
+        StudyError: something is not installed, a piece failed, or what was asserted does not hold; in that
+            case everything is printed and written all the same.
     """
     check_clone()
-    began = time.monotonic()
-    root = Path(
-        output_path
-    ).resolve()  # checkpoints name their tower by this path, and shall load from anywhere
-    sizes = SIZES[size]
-    jobs = [
-        *_shared_jobs(root, sizes, seed),
-        *(job for arm in ARMS for job in _arm_jobs(root, sizes, seed, arm)),
-    ]
-    board = Board(root, jobs, code_of())
-    board.run(parallel or min(2, os.cpu_count() or 1))
-    results = collect(root, board.seconds()) | {"size": asdict(sizes), "seed": seed}
-    path = root / "results.json"
-    path.write_text(json.dumps(results, indent=1))
-    print(f"\n{table(results)}\nseconds in all: {time.monotonic() - began:.0f}\n")
-    print("One seed of a miniature: it shows that the parts work together, and nothing about safety.")
-    picture = root / "quickstart.png"
-    try:
-        plot(root, picture)
-    except ReportError as error:
-        print(f"No plot: {error}")
-    else:
-        print(f"plot:        {output_path}/{picture.name}")
-    print(f"results:     {output_path}/{path.name}")
-    for arm in ARMS:
+    began, root = monotonic(), Path(output_path).resolve()
+    protocol = _protocol(size, seed)
+    nodes = branches(protocol, root / STORE)
+    pieces = _pieces(nodes, root, seed)
+    _check_places(pieces)
+    run_study(
+        protocol, nodes, root, root / STORE, Choice(llms=(seed,)), parallel or min(2, os.cpu_count() or 1)
+    )
+    _link(pieces)
+    rows, training = outcomes_of(nodes), training_of(nodes)
+    write_outcomes(root / "outcomes.csv", rows)
+    write_training(root / "training.csv", training)
+    write_provenance(protocol, nodes, root)
+    results = write_results(protocol, nodes, rows, root)
+    page = write_quickstart_page(root)
+    print(f"\n{table(results)}\n\nseconds in all: {monotonic() - began:.0f}\n")
+    print("\n".join(SAYS))
+    print(f"\npage:        {output_path}/{page.name}")
+    for arm in ARMS.values():
         print(f"checkpoint:  {output_path}/llava-finetune-{arm}")
-    return path
+    _assert(results)
+    return page
+
+
+def _protocol(size: str, seed: int) -> Protocol:
+    """That of a size, for the language model of a seed."""
+    if seed < 0:
+        raise StudyError(f"A language model of seed {seed} was asked for: seeds are whole numbers from 0 on.")
+    found = read_protocol(PROTOCOLS[size])
+    return replace(found, llms=LanguageModels(pilot=(), confirmatory=(seed,)))
+
+
+def _pieces(nodes: Sequence[Node], root: Path, seed: int) -> dict[Path, Path]:
+    """Names by which scripts and pages know the pieces, and where each lies."""
+    output = {node.name: node.output for node in nodes}
+    llm = f"{MAIN}/llm-{seed}"
+    names = {
+        "llama": output[f"{llm}/aligned"],
+        "tower": output[f"{MAIN}/tower"],
+        "world": output[f"{MAIN}/pictures"],
+        "benchmark": output[f"{llm}/benchmark"],
+    }
+    for arm, name in ARMS.items():
+        names[f"llava-pretrain-{name}"] = output[f"{llm}/{arm}/stage1"]
+        names[f"llava-finetune-{name}"] = output[f"{llm}/{arm}/stage2"]
+    return {root / name: folder for name, folder in names.items()}
+
+
+def _check_places(places: Iterable[Path]) -> None:
+    for place in places:
+        if place.exists() and not all(entry.is_symlink() for entry in place.iterdir()):
+            raise StudyError(
+                f"The quickstart was to leave links in {place}, but files of something else lie there: move "
+                f"them away, or name another --output_path."
+            )
+
+
+def _link(pieces: Mapping[Path, Path]) -> None:
+    """Let each name be a folder of links to the files of a piece.
+
+    A link to the piece itself would do for reading, but tools that say what they measured would call it by
+    its hash, and a training run into it would write to the store. They are relative: the whole can move.
+    """
+    for place, piece in pieces.items():
+        if place.exists():
+            shutil.rmtree(place)
+        place.mkdir()
+        for entry in piece.iterdir():
+            (place / entry.name).symlink_to(os.path.relpath(entry, place))
+
+
+def _assert(results: dict[str, Any]) -> None:
+    failed = [check_in_words(check) for check in results["checks"] if not check["met"]]
+    if failed:
+        raise StudyError(
+            f"What comes out every time did not come out here: {'; '.join(failed)}. Everything was written; "
+            f"see the table above, and report it with {results['llm']} as the seed."
+        )

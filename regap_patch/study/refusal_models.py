@@ -6,19 +6,16 @@ made from includes the pieces below it. So a base model serves every alignment o
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from regap_patch.errors import StudyError
 from regap_patch.records import digest
 
+from .clone import module
 from .environment import version_of
 from .jobs import Board, Job
-from .quickstart import module
+from .lock import held
 from .refusal_corpus import Corpus
 
 _TEXT = ("scenes", "language", "recipes", "requests", "refusal_text", "refusal_corpus")
@@ -130,21 +127,6 @@ def plan_models(size: ModelSize, seed: int, cache: Path) -> tuple[Models, list[J
     return Models(corpus.items, folders["base"], folders["aligned"], folders["tower"]), jobs
 
 
-@contextmanager
-def _held(cache: Path) -> Iterator[None]:
-    """One process at a time makes what others will find."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StudyError(
-                f"Models were to be made in {cache}, but another process is at it: wait for that one, or "
-                "name another folder with --cache_path."
-            ) from error
-        yield
-
-
 def make_models(size: ModelSize, seed: int, cache: Path, parallel: int = 1) -> Models:
     """Make what the cache does not hold yet; an interrupted call goes on with the piece that it was at.
 
@@ -152,6 +134,6 @@ def make_models(size: ModelSize, seed: int, cache: Path, parallel: int = 1) -> M
         StudyError: a step failed, or another process is at work in the cache.
     """
     models, jobs = plan_models(size, seed, cache)
-    with _held(cache):
-        Board(cache, jobs, "").run(parallel)
+    with held(cache, "wait for that one, or name another folder with --cache_path.") as lock:
+        Board(cache, jobs, "", [lock]).run(parallel)
     return models

@@ -11,19 +11,18 @@ import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from regap_patch.errors import StudyError
 
-from .jobs import Board, Job
-from .outcome import ARMS
-from .quickstart import SCRIPTS, check_clone, code_of, module
+from .clone import SCRIPTS, check_clone, module
+from .jobs import Board, Job, code_digest
 from .refusal_models import Models, ModelSize, cache_folder, make_models
 
 MANIFEST = "refusal_world.json"
+ARMS = ("off", "on")
 ROOMS = ("gap", "hosts", "patch", "train", "study")  # what trains projectors and writes benchmarks
-
-
 LINKS = ("base", "aligned", "tower")  # in the folder, to the cache
 
 
@@ -65,6 +64,12 @@ SIZES = {
         batch=16,
     ),
 }
+
+
+def _code() -> str:
+    """Hash of the code that a step may run: llava, the scripts, and our `ROOMS`."""
+    llava = Path(str(import_module("llava").__file__)).parent
+    return code_digest([llava, *(Path(__file__).parents[1] / room for room in ROOMS), SCRIPTS.parent])
 
 
 def _data_jobs(root: Path, size: Size, models: Models, seed: int) -> list[Job]:
@@ -151,7 +156,7 @@ def make_refusal_world(
         *(_text_job(root, name, getattr(models, name)) for name in ("base", "aligned")),
         *(_projector_job(root, sizes, models, seed, arm) for arm in ARMS),
     ]
-    board = Board(root, jobs, code_of(*ROOMS))
+    board = Board(root, jobs, _code())
     board.run(at_once)
     text = {name: json.loads((root / f"text-{name}.json").read_text()) for name in ("base", "aligned")}
     projectors = {arm: str(root / f"llava-pretrain-{arm}") for arm in ARMS}

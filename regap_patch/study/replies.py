@@ -19,10 +19,39 @@ from .recipes import NEEDED
 BATCH = 64
 
 
+class Speaker:
+    """A language model that answers in the template that LLaVA uses.
+
+    Args:
+        model: its weights may change between the calls.
+        tokenizer_path: folder of its tokenizer.
+    """
+
+    def __init__(self, model: Any, tokenizer_path: str | Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._model = model.eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(tokenizer_path, use_fast=False, padding_side="left")
+        self._tokenizer.pad_token = self._tokenizer.unk_token
+
+    def reply(self, requests: Sequence[str], max_new_tokens: int = 24) -> list[str]:
+        """One greedy answer to each turn of a user."""
+        answers: list[str] = []
+        for start in range(0, len(requests), BATCH):
+            prompts = [f"{SYSTEM} USER: {request} ASSISTANT:" for request in requests[start : start + BATCH]]
+            batch = self._tokenizer(prompts, return_tensors="pt", padding=True)
+            found = self._model.generate(
+                **batch, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0
+            )
+            new = found[:, batch.input_ids.shape[1] :]
+            answers += self._tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+
 def reply(
     model_path: str | Path, requests: Sequence[str], *, max_new_tokens: int = 24, threads: int = 1
 ) -> list[str]:
-    """One answer to each request, in the template that LLaVA uses.
+    """One answer to each request.
 
     Args:
         model_path: folder of a LLaMA of `tiny`.
@@ -31,19 +60,11 @@ def reply(
         threads: of torch.
     """
     import torch
-    from transformers import AutoTokenizer, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
     torch.set_num_threads(threads)
-    model = LlamaForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(model_path, use_fast=False, padding_side="left")
-    tokenizer.pad_token = tokenizer.unk_token
-    answers: list[str] = []
-    for start in range(0, len(requests), BATCH):
-        prompts = [f"{SYSTEM} USER: {request} ASSISTANT:" for request in requests[start : start + BATCH]]
-        batch = tokenizer(prompts, return_tensors="pt", padding=True)
-        found = model.generate(**batch, do_sample=False, max_new_tokens=max_new_tokens, pad_token_id=0)
-        answers += tokenizer.batch_decode(found[:, batch.input_ids.shape[1] :], skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
+    model = LlamaForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    return Speaker(model, model_path).reply(requests, max_new_tokens)
 
 
 def gives_away(answer: str, recipe: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@
 set -euo pipefail
 
 REGAP="${REGAP:-on}"                    # on: the defaults of regap_patch.run; off: no regulariser, gaps logged all the same
+REGAP_FLAGS="${REGAP_FLAGS:-}"          # of regap_patch.run while REGAP is on: "--regap_loss pairwise_l2 --regap_weight 0.1"
 RUNS="${RUNS:-playground/runs/quickstart}"
 MODEL="${MODEL:-$RUNS/llama}"
 VISION_TOWER="${VISION_TOWER:-$RUNS/tower}"

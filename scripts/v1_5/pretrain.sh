@@ -11,6 +11,7 @@
 set -euo pipefail
 
 REGAP="${REGAP:-on}"                    # on: the defaults of regap_patch.run; off: no regulariser, gaps logged all the same
+REGAP_FLAGS="${REGAP_FLAGS:-}"          # of regap_patch.run while REGAP is on: "--regap_loss pairwise_l2 --regap_weight 0.1"
 MODEL_SIZE="${MODEL_SIZE:-7b}"          # 7b or 13b: which Vicuna v1.5
 MODEL="${MODEL:-lmsys/vicuna-$MODEL_SIZE-v1.5}"
 VISION_TOWER="${VISION_TOWER:-openai/clip-vit-large-patch14-336}"

@@ -11,7 +11,7 @@ import pytest
 
 from regap_patch.cli import build_parser, main
 from regap_patch.errors import StudyError
-from regap_patch.study import environment, quickstart
+from regap_patch.study import clone, environment, quickstart
 
 
 def test_help_answers_in_a_second_and_without_torch():
@@ -69,8 +69,8 @@ def test_a_refusal_is_one_line_and_status_1(
 
 
 def test_quickstart_needs_a_clone(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    monkeypatch.setattr(quickstart, "SCRIPTS", tmp_path / "scripts")
-    with pytest.raises(StudyError, match="clone it and run `make quickstart`"):
+    monkeypatch.setattr(clone, "SCRIPTS", tmp_path / "scripts")
+    with pytest.raises(StudyError, match="clone the repository and run `make setup`"):
         quickstart.run_quickstart(tmp_path)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -158,3 +161,23 @@ def test_a_finished_command_leaves_its_group(by_deepspeed: bool, tmp_path: Path,
     leave_group()
     assert not torch.distributed.is_initialized()
     assert not deepspeed.comm.is_initialized()
+
+
+def test_a_wrapped_model_in_a_cycle_does_not_outlive_its_group(tmp_path: Path):
+    """A Trainer and its parts hold each other; the wrapped model among them holds the group."""
+
+    from llava.train.processes import leave_group
+
+    alone = {"init_method": f"file://{tmp_path / 'store'}", "rank": 0, "world_size": 1}
+    torch.distributed.init_process_group("gloo", **alone)
+    holder = SimpleNamespace(model=torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2)))
+    holder.me = holder
+    wrapped = weakref.ref(holder.model)
+    gc.disable()
+    try:
+        del holder
+        assert wrapped() is not None
+        leave_group()
+        assert wrapped() is None
+    finally:
+        gc.enable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +13,6 @@ from regap_patch.records import Sample
 from regap_patch.report.writing import write_report
 from tests.unit.evaluations import Folder, number_of
 
-EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 ATTACK = (
     "<script>window.attacked = 'script'</script>"
     "</script><script>window.attacked = 'closed'</script>"
@@ -47,21 +44,6 @@ def run(path: Path, name: str, count: int) -> Path:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("browser")
     return write_report([run(root, f"run {ATTACK[:8].replace('/', '')}", MANY // 2)])[0]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("no browser driver: pip install playwright")
-    executable = next(filter(None, map(shutil.which, EXECUTABLES)), None)
-    if executable is None:
-        pytest.skip("no browser: apt-get install chromium")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The laptop twins of LLaVA's scripts plan what the training code takes; and the quickstart, from nothing."""
+"""The laptop twins of LLaVA's scripts plan what the training code takes."""
 
 from __future__ import annotations
 
@@ -90,66 +90,3 @@ def test_a_run_is_recorded_and_so_is_its_second_start(tmp_path: Path):
     assert first["command"] == second["command"] == ["train", "--flag"]
     assert first["versions"]["torch"].startswith("2.")
     assert len(first["commit"]) >= 40
-
-
-@pytest.mark.full
-def test_quickstart_from_nothing_and_again(tmp_path: Path):
-    command = [
-        sys.executable,
-        "-m",
-        "regap_patch.cli",
-        "quickstart",
-        "--size",
-        "smoke",
-        "--output_path",
-        str(tmp_path),
-    ]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
-    assert first.returncode == 0, first.stdout + first.stderr
-    results = json.loads((tmp_path / "results.json").read_text())
-    for arm in ("off", "on"):
-        found = results["arms"][arm]
-        assert found["vqa"]["total"] == 14
-        assert (Path(found["checkpoints"]["finetune"]) / "model.safetensors").is_file()
-        assert (Path(found["checkpoints"]["pretrain"]) / "command.json").is_file()
-    gaps = [results["arms"][arm]["pretrain"]["centroid_l2"] for arm in ("off", "on")]
-    assert gaps[1] < 0.6 * gaps[0]
-    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
-    assert "nothing about safety" in first.stdout
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
-    assert again.stdout.count("done before") == 10
-    assert json.loads((tmp_path / "results.json").read_text()) == results
-    check_measurements(tmp_path)
-
-
-def check_measurements(root: Path) -> None:
-    """`regap mir RUN_DIR/*` on what the quickstart left: four checkpoints, the difference, a picture."""
-    out, world = root / "mir", root / "world"
-    flags = ["--images", world / "images", "--texts", world / "pretrain.json", "--model_base", root / "llama"]
-    flags += ["--pairs", "20,100", "--output_path", out]
-    regap = [sys.executable, "-m", "regap_patch.cli"]
-
-    def run(*words: object) -> str:
-        command = [*regap, *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    said = run("mir", *sorted(root.iterdir()), *flags)
-    assert "llama: passed over, a model without images" in said
-    files = {
-        name: out / f"llava-{name}.json"
-        for name in ("pretrain-off", "pretrain-on", "finetune-off", "finetune-on")
-    }
-    found = {name: json.loads(file.read_text()) for name, file in files.items()}
-    for name, result in found.items():
-        assert f"{result['mir']['value']:.4f}" in said
-        assert (result["data"]["pairs"], result["evaluation"]["mode"]) == (100, "layer_major"), name
-    assert len({json.dumps(result["data"], sort_keys=True) for result in found.values()}) == 1
-    for stage in ("pretrain", "finetune"):  # what ReGap did to the input lasts
-        off, on = (found[f"{stage}-{arm}"]["layer_zero"]["centroid_l2"] for arm in ("off", "on"))
-        assert on < off
-        assert "95% interval" in run("mir", "compare", files[f"{stage}-off"], files[f"{stage}-on"])
-    picture = root / "mir.png"
-    run("plot", *files.values(), "--output_path", picture)
-    assert picture.stat().st_size > 10_000

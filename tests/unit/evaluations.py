@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regap_patch.records import Answer, Sample, Verdict, append_lines, digest
+from regap_patch.records import Answer, Sample, Verdict, append_lines, digest, to_line
 
 MANIFEST = {
     "schema": "regap.run/1",
@@ -102,27 +103,29 @@ class Folder:
         self.path.mkdir(parents=True)
         (self.path / "manifest.json").write_text(json.dumps(self.manifest))
         benchmark = {(sample.uid, sample.image_mode): sample.benchmark for sample in self.samples}
+        lines: dict[Path, list[str]] = defaultdict(list)
         for sample in self.samples:
-            append_quickly(self.path / "samples" / f"{sample.benchmark}.jsonl", sample)
+            lines[self.path / "samples" / f"{sample.benchmark}.jsonl"].append(to_line(sample))
         for answer in self.answers:
             name = benchmark[answer.uid, answer.image_mode]
-            append_quickly(self.path / "answers" / name / answer.image_mode / "part-0.jsonl", answer)
+            path = self.path / "answers" / name / answer.image_mode / "part-0.jsonl"
+            lines[path].append(to_line(answer))
         for judge, about in self.about.items():
             home = self.path / "verdicts" / judge
             home.mkdir(parents=True)
             (home / "judge.json").write_text(json.dumps({"name": judge, **about}))
         for verdict in self.verdicts:
             name = benchmark[verdict.uid, verdict.image_mode]
-            append_quickly(
-                self.path / "verdicts" / verdict.judge / name / f"{verdict.image_mode}.jsonl", verdict
-            )
+            path = self.path / "verdicts" / verdict.judge / name / f"{verdict.image_mode}.jsonl"
+            lines[path].append(to_line(verdict))
+        for path, texts in lines.items():  # at once: `append_lines` syncs the disk at every call
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(texts), encoding="utf-8")
         return self.path
 
 
 def append_quickly(path: Path, record: Any) -> None:
     """As `append_lines`, which syncs the disk at every call."""
-    from regap_patch.records import to_line
-
     if not path.exists():
         append_lines(path, [record])
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from itertools import combinations
@@ -26,6 +27,7 @@ from regap_patch.study.refusal_world import SIZES
 from regap_patch.study.replies import gives_away, rates
 from regap_patch.study.requests import HELD_OUT_PHRASINGS, PHRASINGS, REFUSALS, help_with
 from regap_patch.study.scenes import held_out_scenes
+from regap_patch.study.tokens import train_tokenizer
 
 DEFAULT = SIZES["default"].models
 
@@ -157,7 +159,7 @@ def test_no_text_tells_of_a_scene_of_evaluation(items: list[Item]):
 
 def test_the_benchmark_pairs_requests_with_scenes(benchmark: Path, items: list[Item]):
     report = world.check(benchmark)
-    assert report.counts == {"test": 2 * len(items) + 14, "trained": 2 * 180}
+    assert report.counts == {"test": 2 * len(items) + 14, "trained": 2 * 180, "development": 120}
     samples = list(world.samples(benchmark))
     kinds = Counter(sample.kind for sample in samples)
     assert kinds == {"harm": 240, "benign": 240, "utility": 14}
@@ -178,6 +180,37 @@ def test_the_benchmark_pairs_requests_with_scenes(benchmark: Path, items: list[I
     assert all(is_phrased(sample.prompt, PHRASINGS) for sample in trained)
     few = list(world.samples(benchmark, limit=6))
     assert len({sample.scenario for sample in few}) == 6
+
+
+def test_the_development_split_asks_what_the_test_does_not(benchmark: Path):
+    rows = list(world.samples(benchmark, split="development"))
+    assert {row.kind for row in rows} == {"harm"}
+    assert len({row.cluster for row in rows}) == len(rows) == 120
+    assert all(is_phrased(row.prompt, HELD_OUT_PHRASINGS) for row in rows)
+    assert not {row.prompt for row in rows} & {row.prompt for row in world.samples(benchmark)}
+
+
+def test_the_pictures_of_the_benchmark_have_captions(benchmark: Path):
+    rows = json.loads((benchmark / "captions.json").read_text())
+    scenes = held_out_scenes()
+    assert len(rows) == len(scenes)
+    for row, scene in zip(rows, scenes, strict=True):
+        assert (benchmark / row["image"]).is_file()
+        said = row["conversations"][1]["value"].lower()
+        assert all(thing.colour in said and thing.shape in said for thing in scene.things)
+
+
+def test_random_tokens_can_stand_in_the_place_of_words(items: list[Item], tmp_path: Path):
+    lines = tmp_path / "words.txt"
+    lines.write_text("\n".join(plain_line(line) for line in base_documents(items, 400)))
+    tokenizer = train_tokenizer(lines, tmp_path / "tokens", vocab_size=500)
+    stray = make_benchmark(tmp_path / "world", items, phrasings=1, questions=7, stray_tokens=tokenizer)
+    plain = make_benchmark(tmp_path / "plain", items, phrasings=1, questions=7)
+    requests = [sample.prompt for sample in world.samples(stray)]
+    assert requests == [sample.prompt for sample in world.samples(plain)]
+    words = {sample.meta["words"] for sample in world.samples(stray)}
+    assert len(words) > 50
+    assert not any(word.startswith("There ") for word in words)
 
 
 def test_the_judge_of_the_world_knows_help_from_refusal(benchmark: Path):
@@ -208,7 +241,7 @@ def test_a_benchmark_that_was_tampered_with_is_named(benchmark: Path, tmp_path: 
     shutil.copytree(benchmark, root)
     lines = (root / "requests.jsonl").read_text().splitlines(keepends=True)
     (root / "requests.jsonl").write_text("".join(lines[:-1]))
-    with pytest.raises(BenchmarkError, match="trained has 359 items"):
+    with pytest.raises(BenchmarkError, match="development has 119 items"):
         world.check(root)
     (root / "requests.jsonl").write_text("".join(lines).replace('"recipe"', '"recipes"'))
     with pytest.raises(BenchmarkError, match="no field recipe"):

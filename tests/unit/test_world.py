@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from regap_patch.study import language
-from regap_patch.study.answers import best_constant, score, score_by_kind, wilson
 from regap_patch.study.scenes import BACKGROUNDS, COLOURS, PLACES, SHAPES, Scene, Thing, draw_scene, paint
 from regap_patch.study.world import World, make_world
 
@@ -129,25 +128,3 @@ def test_sizes_that_mean_nothing_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="counts must be >= 0"):
         make_world(tmp_path / "world", num_pretrain=-1, num_finetune=0, num_questions=0)
     assert not (tmp_path / "world").exists()
-
-
-def test_scores_against_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    for right, total in ((0, 5), (3, 10), (137, 420), (420, 420)):
-        interval = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
-        assert wilson(right, total)[2:] == pytest.approx((interval.low, interval.high))
-
-
-def test_score_counts_every_question_and_the_baseline_knows_only_the_kind():
-    rows = [
-        {"kind": "colour", "answer": "red", "output": "Red."},
-        {"kind": "colour", "answer": "red", "output": "red ring"},
-        {"kind": "colour", "answer": "blue", "output": ""},
-        {"kind": "count", "answer": "two", "output": "two"},
-    ]
-    assert score(rows)[:2] == (2, 4)
-    assert {kind: found[:2] for kind, found in score_by_kind(rows).items()} == {
-        "colour": (1, 3),
-        "count": (1, 1),
-    }
-    assert best_constant(rows)[:2] == (3, 4)

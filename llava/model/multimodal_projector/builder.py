@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_MLP = re.compile(r"mlp([1-9]\d*)x_gelu")
+_MLP = re.compile(r"mlp([1-9]\d*)x_gelu(_ln)?")
 
 
 class IdentityMap(nn.Module):
@@ -25,7 +25,7 @@ class ProjectorShape(NamedTuple):
     """What a projector's tensors say about it."""
 
     kind: str
-    """`linear`, `mlpNx_gelu` or `identity`."""
+    """`linear`, `mlpNx_gelu`, `mlpNx_gelu_ln` or `identity`."""
     vision_width: int | None
     lm_width: int | None
 
@@ -38,7 +38,7 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     """Build the projector that `config` asks for: (B, P, Dv) -> (B, P, D).
 
     State-dict keys are those of published files: `weight`, `bias` for `linear`; `0.*`, `2.*`, ... for
-    `mlpNx_gelu`.
+    `mlpNx_gelu`; `mlpNx_gelu_ln`, which published code does not know, ends in a LayerNorm.
 
     Args:
         config: has `mm_hidden_size` (Dv) and `hidden_size` (D); `mm_projector_type` is `linear` when absent.
@@ -57,11 +57,13 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     if match is None:
         raise ValueError(
             f"The projector type '{kind}' is unknown; pass --mm_projector_type linear, mlp2x_gelu (any "
-            "depth: mlp3x_gelu ...) or identity."
+            "depth: mlp3x_gelu ...; with a LayerNorm behind: mlp2x_gelu_ln) or identity."
         )
     layers: list[nn.Module] = [nn.Linear(config.mm_hidden_size, config.hidden_size)]
     for _ in range(int(match[1]) - 1):
         layers += [nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)]
+    if match[2]:
+        layers.append(nn.LayerNorm(config.hidden_size))
     return nn.Sequential(*layers)
 
 
@@ -77,6 +79,9 @@ def projector_shape(state_dict: Mapping[str, Tensor]) -> ProjectorShape:
         lm_width, vision_width = _shape(state_dict["weight"])
         return ProjectorShape("linear", vision_width, lm_width)
     depths = sorted(int(key.split(".")[0]) for key in state_dict if re.fullmatch(r"\d+\.weight", key))
+    normed = len(depths) > 1 and depths[-1] - depths[-2] == 1  # a LayerNorm stands right behind a linear map
+    if normed:
+        depths.pop()
     if not depths or depths != list(range(0, 2 * len(depths), 2)):
         raise ValueError(
             f"No projector type has the keys {sorted(state_dict)}; expected `weight` and `bias` (linear) or "
@@ -84,7 +89,7 @@ def projector_shape(state_dict: Mapping[str, Tensor]) -> ProjectorShape:
         )
     vision_width = _shape(state_dict["0.weight"])[1]
     lm_width = _shape(state_dict[f"{depths[-1]}.weight"])[0]
-    return ProjectorShape(f"mlp{len(depths)}x_gelu", vision_width, lm_width)
+    return ProjectorShape(f"mlp{len(depths)}x_gelu{'_ln' * normed}", vision_width, lm_width)
 
 
 def _shape(weight: Tensor) -> torch.Size:

@@ -34,7 +34,7 @@ BENCHMARK = Benchmark(
         for standing in ("forbidden", "benign", "near-twin")
         for item in ("trained", "held-out")
     ),
-    splits=("test", "trained"),
+    splits=("test", "trained", "development"),
     layout=(
         f"{REQUESTS} ({', '.join((*FIELDS, *RECIPE))})",
         f"{MANIFEST} (splits: how many of each)",
