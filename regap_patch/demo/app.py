@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+# Nobody is told that the demo runs: read when gradio and the hub's library are imported.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
 from regap_patch.demo.examples import Example
 from regap_patch.demo.handlers import Form, Handlers, remembered, titles
-from regap_patch.demo.headers import SafeHeaders
-from regap_patch.demo.markup import style
-from regap_patch.demo.pictures import MOST_BYTES
 from regap_patch.demo.requests import MODES, MOST_TOKENS
 from regap_patch.demo.session import Session
 
@@ -26,36 +24,8 @@ ABOUT = (
     "and no rate: `regap eval` measures rates."
 )
 KINDS = [("not said", "unknown"), ("harmful", "harm"), ("harmless", "benign")]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HOUR = 3600
 ADDRESS = "A file was expected, not an address: upload the picture."
-
-
-class Upload(gr.Image):
-    """A picture whose file is handed on as it came: we look at it before any decoder does."""
-
-    is_template = True  # gradio shows it as its parent
-
-    def preprocess(self, payload: Any) -> str | None:
-        """Path of the uploaded file."""
-        return None if payload is None else payload.path
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """Where the page is served, and to whom.
-
-    Attributes:
-        host: address to listen at.
-        port: 0 for any free one.
-        root_path: under which a proxy shows the page.
-        auth: whether a name and a password are right; None to let everybody in.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 7860
-    root_path: str = ""
-    auth: Callable[[str, str], bool] | None = None
 
 
 def build_app(session: Session, examples: Sequence[Example] = ()) -> gr.Blocks:
@@ -68,45 +38,6 @@ def build_app(session: Session, examples: Sequence[Example] = ()) -> gr.Blocks:
     return _Page(Handlers(session)).build(examples)
 
 
-def serve(app: gr.Blocks, where: Where, *, block: bool = True) -> str:
-    """Serve a page; its address.
-
-    Args:
-        app: of `build_app`.
-        where: and to whom.
-        block: until it is interrupted.
-    """
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-
-    middleware = [Middleware(SafeHeaders)]
-    if where.host in LOOPBACK and not where.root_path:  # another site's name that leads here is not ours
-        middleware.append(
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]"])
-        )
-    _, address, _ = app.launch(
-        share=False,
-        server_name=where.host,
-        server_port=where.port or None,
-        root_path=where.root_path or None,
-        auth=where.auth,
-        max_file_size=MOST_BYTES,
-        max_threads=64,
-        state_session_capacity=200,
-        app_kwargs={"middleware": middleware},
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        css=style("demo"),
-        footer_links=["api", "settings"],
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        quiet=True,
-        prevent_thread_lock=not block,
-    )
-    return str(address)
-
-
 class _Page:
     """The controls, and what each does."""
 
@@ -114,6 +45,7 @@ class _Page:
         self.does = handlers
 
     def build(self, examples: Sequence[Example]) -> gr.Blocks:
+        app: gr.Blocks
         with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR // 4, HOUR)) as app:
             gr.Markdown(f"# {TITLE}\n{ABOUT}")
             self._controls()
@@ -133,13 +65,15 @@ class _Page:
     def _controls(self) -> None:
         with gr.Row():
             with gr.Column(min_width=280):
-                self.picture = Upload(
+                picture: Any = gr.Image(
                     label="Picture",
                     type="filepath",
                     sources=["upload", "clipboard"],
                     height=240,
                     elem_id="picture",
                 )
+                picture.preprocess = _path_of  # we look at a file before any decoder does
+                self.picture = picture
                 self.shown = gr.HTML(label="Shown", elem_id="shown")
             with gr.Column(min_width=280):
                 self.prompt = gr.Textbox(label="Prompt", lines=2, max_lines=6, elem_id="prompt")
@@ -229,7 +163,7 @@ class _Page:
         shown = [self.picture, self.prompt, self.mode, self.seed]
         columns = [self.notice, self.texts[0], self.signs[0], self.texts[1], self.signs[1], self.record]
         remembered_in = [self.latest, self.history, self.past]
-        redraw = {"inputs": [self.latest, self.with_texts], "outputs": self.save}
+        redraw: dict[str, Any] = {"inputs": [self.latest, self.with_texts], "outputs": self.save}
         asked = gr.on(
             [self.go.click, self.prompt.submit],
             self._ask,
@@ -333,13 +267,18 @@ class _Page:
         return gr.DownloadButton(value=path, interactive=path is not None)
 
 
+def _path_of(payload: Any) -> str | None:
+    return None if payload is None else payload.path
+
+
 def _client(request: gr.Request) -> str:
     return str(request.session_hash or "")
 
 
 def _fetch_nothing(app: gr.Blocks) -> None:
     """A client may name an address where a file belongs, and gradio would fetch it."""
-    for block in app.blocks.values():
+    blocks: dict[int, Any] = app.blocks
+    for block in blocks.values():
         move = block.async_move_resource_to_block_cache
 
         async def local(path: Any, move: Any = move) -> Any:

@@ -33,7 +33,7 @@ _TEMPLATE = str.maketrans({sign: f"&#{ord(sign)};" for sign in "{}$`"})
 
 def style(name: str) -> str:
     """A style sheet: `demo` of these pieces, `export` of the page around them."""
-    sheet = resources.files("regap_patch.demo").joinpath("assets", f"{name}.css")
+    sheet = resources.files("regap_patch.demo").joinpath("assets").joinpath(f"{name}.css")
     return sheet.read_text(encoding="utf-8")
 
 
