@@ -97,15 +97,15 @@ class Handlers:
         count = self.session.stop(client)
         return f"{count} stopped." if count else "Nothing was running."
 
-    def check_picture(self, path: str | None) -> tuple[str | None, str]:
+    def check_picture(self, picture: str | None) -> tuple[str | None, str]:
         """An upload as the models will see it, or no picture and a notice why."""
-        if path is None:
+        if picture is None:
             return None, ""
         try:
-            picture = read_upload(path)
+            found = read_upload(picture)
         except DemoError as error:
             return None, notice(error)
-        return self.files.keep("picture", ".png", picture.png), _changed(picture)
+        return self.files.keep("picture", ".png", found.png), _changed(found)
 
     def shown(self, form: Form) -> str:
         """What stands in the picture's place in this mode: HTML."""

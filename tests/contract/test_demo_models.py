@@ -1,4 +1,4 @@
-"""Real checkpoints in the demo: gap and curve as commands measure them, shared weights, defences, failures."""
+"""Real checkpoints in the demo: gap and curve as commands measure them, shared weights, defences, faults."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""Starts `demo_server` in a process of its own, and talks to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+
+
+class Served:
+    """A running demo: `with Served(0.01) as served: served.address`.
+
+    Attributes:
+        address: of the page.
+        said: every line of its output.
+    """
+
+    def __init__(self, seconds: float = 0.01, port_variable: str = "GRADIO_SERVER_PORT") -> None:
+        self.said: list[str] = []
+        self._ready = threading.Event()
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        environment.pop(port_variable, None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.demo_server", str(seconds)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.said.append(line.rstrip())
+            if line.startswith("http"):
+                self._ready.set()
+        self._ready.set()
+
+    @property
+    def address(self) -> str:
+        return next(line for line in self.said if line.startswith("http"))
+
+    @property
+    def lookups(self) -> list[str]:
+        return [line for line in self.said if line.startswith("lookup")]
+
+    def memory(self) -> int:
+        """Bytes that the process holds now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        return 1024 * int(line.split()[1])
+
+    def __enter__(self) -> Served:
+        assert self._ready.wait(120), "the demo does not start"
+        assert any(line.startswith("http") for line in self.said), "\n".join(self.said)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
