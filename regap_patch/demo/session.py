@@ -12,6 +12,7 @@ from regap_patch.demo.line import Line, Stopped, Ticket
 from regap_patch.demo.pictures import Picture
 from regap_patch.demo.requests import Asked, Request, asked, possible_modes
 from regap_patch.demo.side import Answer, Side, in_words
+from regap_patch.errors import DemoError
 from regap_patch.judges.protocol import Judge
 from regap_patch.measure.centroids import LayerDistance
 
@@ -116,9 +117,10 @@ class Session:
         """The curve of each side; arguments and errors as `ask`."""
         question = self.asked(request)
         with self.line.enter(client) as ticket:
-            while not ticket.wait(PATIENCE):
-                ticket.check()
-            ticket.check()
+            while not ticket.wait(PATIENCE) and not ticket.stopped:
+                pass
+            if ticket.stopped:
+                raise DemoError("The measurement was stopped before its turn.")
             jobs = [
                 thread.submit(_curve, side, question)
                 for thread, side in zip(self._threads, self.sides, strict=True)

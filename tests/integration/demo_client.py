@@ -1,9 +1,8 @@
-"""Starts `demo_server` in a process of its own, and talks to it."""
+"""A demo in a process of its own: `demo_server`, or whatever else prints its address."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -13,23 +12,28 @@ from types import TracebackType
 ROOT = Path(__file__).parents[2]
 
 
+def scripted(seconds: float) -> list[str]:
+    """A demo of scripted models that take so long for a word."""
+    return ["-m", "tests.integration.demo_server", str(seconds)]
+
+
 class Served:
-    """A running demo: `with Served(0.01) as served: served.address`.
+    """A running demo: `with Served(scripted(0.01)) as served: served.address`.
+
+    Args:
+        line: what is run.
 
     Attributes:
-        address: of the page.
         said: every line of its output.
     """
 
-    def __init__(self, seconds: float = 0.01, port_variable: str = "GRADIO_SERVER_PORT") -> None:
+    def __init__(self, line: list[str]) -> None:
         self.said: list[str] = []
         self._ready = threading.Event()
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-        environment.pop(port_variable, None)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.integration.demo_server", str(seconds)],
+            [sys.executable, *line],
             cwd=ROOT,
-            env=environment,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -63,7 +67,7 @@ class Served:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.terminate()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

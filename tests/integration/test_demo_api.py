@@ -16,7 +16,7 @@ pytest.importorskip("gradio_client", reason="no gradio: pip install 'regap[demo]
 
 from gradio_client import Client, handle_file
 
-from tests.integration.demo_client import Served
+from tests.integration.demo_client import Served, scripted
 from tests.integration.demo_server import HOSTILE, PLAIN, REFUSAL
 from tests.unit.evaluation_items import noisy_picture
 from tests.unit.test_demo_pictures import png_header
@@ -34,7 +34,7 @@ DEFAULTS = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with Served(0.04) as running:
+    with Served(scripted(0.04)) as running:
         yield running
         assert running.lookups == []  # nobody was asked for anything
 
@@ -278,7 +278,7 @@ def wrong_answers(address: str, name: str, until: float, counts: dict[str, int])
 
 @pytest.mark.full
 def test_twenty_clients_for_a_minute():
-    with Served(0.002) as served:
+    with Served(scripted(0.002)) as served:
         counts: dict[str, int] = {}
         wrong: list[str] = []
 
