@@ -83,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from regap_patch.demo.serving import Where, serve
     from regap_patch.demo.session import Session
 
-    opening, drawn = Opening(), drawn_pictures()
+    opening, drawn = Opening(print), drawn_pictures()
     left, right = (_side(arguments, where, opening) for where in ("left", "right"))
     if left.name == right.name:
         left.name, right.name = f"{left.name} (left)", f"{right.name} (right)"

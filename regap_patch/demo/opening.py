@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -11,17 +10,20 @@ from typing import Any
 from regap_patch.demo.shared_weights import Shared, share_weights
 
 MIB = 1 << 20
-logger = logging.getLogger(__name__)
 
 
 class Opening:
     """Opens targets; of what they hold in common there is one copy.
 
+    Args:
+        say: told a line about what two targets share.
+
     Attributes:
         shared: what the latest one had in common with one before; None for nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self._say = say
         self._turn = threading.Lock()
         self._models: list[weakref.ref[Any]] = []
         self.shared: Shared | None = None
@@ -54,9 +56,6 @@ class Opening:
             target.device = device
         self.shared = share_weights(other, model, device)
         model.to(device)
-        logger.info(
-            "%.0f MiB of weights are shared, %.0f MiB are this side's own",
-            self.shared.bytes_shared / MIB,
-            self.shared.bytes_own / MIB,
-        )
+        shared, own = self.shared.bytes_shared / MIB, self.shared.bytes_own / MIB
+        self._say(f"Both sides share {shared:.1f} MiB of weights; {own:.1f} MiB are the second one's own.")
         return model
