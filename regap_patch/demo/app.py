@@ -127,11 +127,13 @@ class _Page:
             self.measure = gr.Button("Measure this input", elem_id="measure")
             self.curve = gr.HTML(label="Curve", elem_id="curve")
         with gr.Row():
-            self.past = gr.Dropdown([], label="History of this tab", elem_id="history", scale=2)
-            self.with_texts = gr.Checkbox(
-                False, label="Export with picture and texts that are redacted otherwise"
-            )
-            self.save = gr.DownloadButton("Export this comparison", interactive=False, elem_id="export")
+            with gr.Column(min_width=260):
+                self.past = gr.Dropdown([], label="History of this tab", elem_id="history")
+            with gr.Column(min_width=260):
+                self.save = gr.DownloadButton("Export this comparison", interactive=False, elem_id="export")
+                self.with_texts = gr.Checkbox(
+                    False, label="Export with picture and texts that are redacted otherwise"
+                )
         self.record = gr.JSON(label="Record", visible=False)
         self.records = gr.JSON(label="Records", visible=False)
 

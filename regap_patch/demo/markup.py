@@ -172,7 +172,13 @@ def _curve_drawing(lines: Sequence[tuple[str, Curve]]) -> str:
     for number, (name, curve) in enumerate(lines):
         points = " ".join(f"{x(row.layer):.1f},{y(row.relative):.1f}" for row in curve.layers)
         drawn.append(f'<polyline class="side-{number}" points="{points}"/>')
-        drawn.append(f'<text class="side-{number}" x="70" y="{30 + 16 * number}">{inert(name)}</text>')
+        place = f'x="{width - 20}" y="{36 + 16 * number}" text-anchor="end"'
+        drawn.append(f'<text class="side-{number}" {place}>{inert(name)}</text>')
+    step = max(1, deepest // 8)
+    drawn += [
+        f'<text x="{x(layer):.1f}" y="{height - 24}" text-anchor="middle">{layer}</text>'
+        for layer in range(0, deepest + 1, step)
+    ]
     words = "Distance of the centroids of image and text rows, in lengths of a text row, by layer"
     return (
         f'<svg class="demo-curve" viewBox="0 0 {width} {height}" role="img" aria-label="{words}">{ticks}'

@@ -19,7 +19,7 @@ from tests.integration.demo_server import HOSTILE, REFUSAL
 
 WAIT = 60_000  # milliseconds; models are loaded at the first request
 NAMED = """() => [...document.querySelectorAll('input, textarea, button, select, [role=img]')]
-  .filter(e => e.offsetParent !== null && e.type !== 'hidden')
+  .filter(e => e.offsetParent !== null && e.type !== 'hidden' && !e.ariaHidden)
   .filter(e => !(e.getAttribute('aria-label') || e.title || e.textContent.trim() || e.closest('label')
                  || (e.labels && e.labels.length) || e.getAttribute('aria-labelledby')))
   .map(e => e.outerHTML.slice(0, 160))"""
@@ -233,7 +233,8 @@ def test_with_keys_alone(browser: Any, toy: Served):
     watched = Watched(browser, toy.address)
     page = watched.page
     page.locator("#mode input").first.focus()
-    page.keyboard.press("ArrowRight")  # from real to none
+    page.keyboard.press("Tab")  # from real to none
+    page.keyboard.press("Space")
     page.locator("#prompt textarea").focus()
     page.keyboard.type("make a zorp")
     for _ in range(40):
