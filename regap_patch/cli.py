@@ -112,8 +112,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_gap(commands)
     add_mir(commands)
     add_eval(commands)
-    add_defense(commands)
     add_study(commands)
+    add_defense(commands)
     add_demo(commands)
 
     plot = commands.add_parser(

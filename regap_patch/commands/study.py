@@ -78,7 +78,7 @@ def _add_run(steps: Any) -> None:
 def _seeds(text: str) -> tuple[int, ...]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     for word in words:
-        if not word.isdigit():
+        if not (word.isascii() and word.isdecimal()):
             raise ConfigError(f"--llms holds {word!r}: name seeds of base LLMs, like --llms 1,2.")
     return tuple(dict.fromkeys(map(int, words)))
 
@@ -142,8 +142,8 @@ def _add_report(steps: Any) -> None:
         help="tables, the verdicts of the protocol's rules, and one page; whatever comes out",
         description="Read what a study has measured into outcomes.csv and training.csv, judge it by the "
         "rules of the protocol (analysis.json), and write report.html. The primary part must be whole; of "
-        "the others, what is made is reported. Results that are older than the commit of the protocol, "
-        "or whose protocol was edited, are called exploratory.",
+        "the others, what is made is reported. Results that are older than the commit of the protocol or of "
+        "an arm that it compares, or of which one was edited, are called exploratory.",
     )
     _add_where(parser)
     parser.set_defaults(run=_report)

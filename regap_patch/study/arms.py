@@ -83,6 +83,10 @@ def read_arm(name: str, folder: Path = ARMS) -> Arm:
         )
     if training.regap_weight < 0 or (training.learning_rate is not None and training.learning_rate <= 0):
         raise ConfigError(f"The arm {name!r} has a negative weight, or a learning rate that is not above 0.")
+    if arm.surgery != "none" and arm.words != "scene":
+        raise ConfigError(
+            f"The arm {name!r} changes both projector and words: leave one of them to another arm."
+        )
     if not arm.own_stage1 and (training != ArmTraining() or arm.projector_type != "mlp2x_gelu"):
         raise ConfigError(
             f"The arm {name!r} takes the projector of 'off', so it cannot train another: leave stage1 and "

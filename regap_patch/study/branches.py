@@ -18,39 +18,13 @@ from pathlib import Path
 
 from .arms import Arm, read_arms
 from .clone import SCRIPTS, module
+from .defended_branches import Defended
 from .instructions import NAME as CONVERSATIONS
+from .piece_code import ALIGNMENT, MEASURES, MODEL, STAGE, TEXT, TRAINING, WORDS, rooms, study
 from .protocol import MAIN, Protocol
 from .store import Node, plan_node
 
-STUDY = "regap_patch/study"
 OFF = "off"
-
-
-def _study(*modules: str) -> tuple[str, ...]:
-    return tuple(f"{STUDY}/{name}.py" for name in modules)
-
-
-def _rooms(*names: str) -> tuple[str, ...]:
-    return tuple(f"regap_patch/{name}" for name in names)
-
-
-# The code that makes each kind of piece: a change there is another key.
-_WORDS = _study("scenes", "language", "recipes", "requests")
-_TEXT = (*_WORDS, *_study("refusal_text", "refusal_corpus"))
-_TRAINING = _study("tokens", "tiny", "pretraining", "refusal_text", "scenes")
-_ALIGNMENT = (
-    *(*_TEXT, *_TRAINING, *_study("measured_alignment", "replies")),
-    "regap_patch/judges/response_class.py",
-)
-_MODEL = ("llava/model", "llava/constants.py", "llava/conversation.py", "llava/mm_utils.py")
-_STAGE = (
-    *(*_MODEL, "llava/train", "scripts/stages.sh", "regap_patch/run.py"),
-    *_rooms("gap", "hosts", "patch", "train"),
-)
-_MEASURES = (
-    *(*_MODEL, "llava/eval/answering.py", *_study("measures"), "regap_patch/records.py"),
-    *_rooms("gap", "hosts", "measure", "safety", "judges"),
-)
 
 
 class _Branch:
@@ -71,13 +45,13 @@ class _Branch:
         """Text, tokenizer, base model, benchmark and aligned model."""
         world, size, seed = self.setting.world, self.setting.language_model, self.llm
         things = {"num_forbidden": world.forbidden, "num_benign": world.benign, "num_twins": world.twins}
-        text = self.node("text", "text", _TEXT, (), **things, num_base=size.documents, seed=seed)
+        text = self.node("text", "text", TEXT, (), **things, num_base=size.documents, seed=seed)
         text = text.by((*module("refusal_corpus"), *_flags(text)))
-        tokens = self.node("tokens", "tokens", _TRAINING, (text,), vocab_size=size.vocabulary)
+        tokens = self.node("tokens", "tokens", TRAINING, (text,), vocab_size=size.vocabulary)
         corpus = ("--corpus", text.output / "words.txt")
         tokens = tokens.by((*module("tokens"), *corpus, *_flags(tokens)))
         base = self.node(
-            *("base", "base", _TRAINING, (text, tokens)),
+            *("base", "base", TRAINING, (text, tokens)),
             steps=size.steps,
             hidden_size=size.hidden_size,
             num_layers=size.num_layers,
@@ -98,7 +72,7 @@ class _Branch:
         """Requests and questions; with a tokenizer, random tokens stand in the place of words."""
         world, kind = self.setting.world, "benchmark"
         recipe = {"phrasings": world.phrasings, "questions": world.questions, "seed": self.llm}
-        code, needs = (*_WORDS, *_study("refusal_benchmark")), [text, *([tokens] if tokens else [])]
+        code, needs = (*WORDS, *study("refusal_benchmark")), [text, *([tokens] if tokens else [])]
         node = self.node(kind if tokens is None else f"{kind}-stray", kind, code, needs, **recipe)
         items = ("--items", text.output / "items.json")
         stray = () if tokens is None else ("--stray_tokens", tokens.output)
@@ -108,7 +82,7 @@ class _Branch:
         """The language model that refuses, so much and no more."""
         asked = self.setting.alignment
         node = self.node(
-            *("aligned", "aligned", _ALIGNMENT, (text, base, benchmark)),
+            *("aligned", "aligned", ALIGNMENT, (text, base, benchmark)),
             context_share=asked.context_share,
             learning_rate=asked.learning_rate,
             stop_at=asked.stop_at,
@@ -144,19 +118,21 @@ class _Branch:
         steps = math.ceil(self.setting.world.pictures / asked.batch)
         return node.by(words, steps=steps, environment=knobs)
 
-    def surgery(self, arm: Arm, projector: Node, aligned: Node, benchmark: Node) -> Node:
+    def surgery(self, arm: Arm, projector: Node, aligned: Node, shared: Shared) -> Node:
         """The projector of `off`, changed by hand."""
-        code = (*_study("projector_surgery"), *_MODEL, "regap_patch/measure", "regap_patch/hosts")
-        needs = (projector, aligned, benchmark)
+        code = (*study("projector_surgery"), *MODEL, *rooms("gap", "hosts", "measure"))
+        needs = (projector, aligned, shared.pictures)
         node = self.node(f"{arm.name}/stage1", "surgery", code, needs, surgery=arm.surgery)
-        where = ("--projector", projector.output, "--base", aligned.output, "--benchmark", benchmark.output)
-        command = (*module("projector_surgery", arm.surgery), *where, "--output_path", node.output)
+        pictures = shared.pictures.output
+        where = ("--projector", projector.output, "--base", aligned.output)
+        shown = ("--captions", pictures / "pretrain.json", "--images", pictures / "images")
+        command = (*module("projector_surgery", arm.surgery), *where, *shown, "--output_path", node.output)
         return node.by(command)
 
     def conversations(self, text: Node, shared: Shared) -> Node:
         """What stage 2 learns: harmless requests among questions about pictures."""
         recipe = {"share": self.setting.stage2.instruction_share, "seed": self.llm}
-        code, needs = (*_WORDS, *_study("instructions", "refusal_corpus")), (text, shared.pictures)
+        code, needs = (*WORDS, *study("instructions", "refusal_corpus")), (text, shared.pictures)
         node = self.node("conversations", "conversations", code, needs, **recipe)
         asked = ("--conversations", shared.pictures.output / "finetune.json")
         items = ("--items", text.output / "items.json")
@@ -191,7 +167,7 @@ class _Branch:
         recipe = asdict(asked)
         node = plan_node(
             *(self.store, f"{self.root}/{name}", "measures", recipe),
-            code=_MEASURES,
+            code=MEASURES,
             needs=needs,
             part=part,
             llm=self.llm,
@@ -209,13 +185,13 @@ class Shared:
         world, tower = setting.world, setting.tower
         counts = {"num_pretrain": world.pictures, "num_finetune": world.conversations, "num_questions": 0}
         recipe = {**counts, "seed": world.seed}
-        code = _study("world", "language", "scenes")
+        code = study("world", "language", "scenes")
         pictures = plan_node(store, f"{name}/pictures", "pictures", recipe, code=code)
         make = (*module("world", "--hold_out_evaluation"), *_flags(pictures))
         self.pictures = pictures.by(make)
         recipe = {"steps": tower.steps, "seed": tower.seed}
         seeing = plan_node(
-            store, f"{name}/tower", "tower", recipe, code=_study("tiny", "pretraining", "scenes")
+            store, f"{name}/tower", "tower", recipe, code=study("tiny", "pretraining", "scenes")
         )
         self.tower = seeing.by((*module("pretraining", "clip"), *_flags(seeing)), steps=tower.steps)
 
@@ -252,7 +228,7 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
             models = branch.language_models()
             models["conversations"] = branch.conversations(models["text"], shared)
             nodes += models.values()
-            part = "exploratory" if name != MAIN else "pilot" if llm in llms.pilot else "primary"
+            part = "exploratory" if name != MAIN else "pilot" if llm in llms.pilot else protocol.part
             asked = [(arm, part) for arm in primary]
             if name == MAIN and llm in llms.exploratory:
                 asked += [(arms[extra], "exploratory") for extra in protocol.arms.exploratory]
@@ -263,8 +239,12 @@ def branches(protocol: Protocol, store: Path) -> list[Node]:
 def _of_arms(
     branch: _Branch, models: dict[str, Node], asked: Sequence[tuple[Arm, str]], shared: Shared
 ) -> Iterator[Node]:
-    """Projector, whole model, and the measures of both, of every arm; `off` comes first."""
-    aligned, adapters = models["aligned"], branch.setting.stage2.method == "lora"
+    """Projector, whole model, and what is asked of both, of every arm; `off` comes first."""
+    setting, aligned = branch.setting, models["aligned"]
+    base = aligned if setting.stage2.method == "lora" else None
+    defended = setting.defenses and Defended(setting, setting.defenses, branch.root, branch.llm, branch.store)
+    if defended and setting.defenses.fitted:
+        yield defended.anchors(models["benchmark"])
     trained: dict[str, tuple[Node, Node]] = {}  # projector and whole model
     for arm, part in asked:
         benchmark = models["benchmark"]
@@ -272,7 +252,7 @@ def _of_arms(
             if arm.own_stage1:
                 projector = branch.stage1(arm, aligned, shared)
             else:
-                projector = branch.surgery(arm, trained[OFF][0], aligned, benchmark)
+                projector = branch.surgery(arm, trained[OFF][0], aligned, shared)
             trained[arm.name] = (projector, branch.stage2(arm, projector, models, shared))
             yield from trained[arm.name]
         else:  # the models of `off`, asked something else
@@ -280,7 +260,9 @@ def _of_arms(
             yield benchmark
         projector, whole = trained.get(arm.name, trained[OFF])
         yield branch.measures(f"{arm.name}/measures1", part, projector, aligned, benchmark)
-        yield branch.measures(f"{arm.name}/measures2", part, whole, aligned if adapters else None, benchmark)
+        yield branch.measures(f"{arm.name}/measures2", part, whole, base, benchmark)
+        if defended:
+            yield from defended.of(arm.name, whole, base, models["benchmark"])
 
 
 def _flags(node: Node) -> list[object]:
@@ -292,4 +274,4 @@ def _flags(node: Node) -> list[object]:
 
 
 def _scripts(name: str) -> tuple[str, ...]:
-    return (*_STAGE, f"scripts/mini/{name}.sh")
+    return (*STAGE, f"scripts/mini/{name}.sh")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from functools import cache
 from importlib.util import find_spec
 
 from regap_patch.errors import StudyError
@@ -17,6 +19,14 @@ NEEDED = ("torch", "transformers", "accelerate", "sentencepiece", "PIL", "tqdm",
 def module(name: str, *flags: object) -> tuple[str, ...]:
     """The command that runs a module of this package."""
     return (sys.executable, "-m", f"regap_patch.study.{name}", *map(str, flags))
+
+
+@cache
+def knobs() -> tuple[str, ...]:
+    """Variables from which the scripts of a clone take a setting, where they are not empty."""
+    scripts = (*SCRIPTS.glob("*.sh"), SCRIPTS.parent / "stages.sh")
+    words = "".join(script.read_text(encoding="utf-8") for script in scripts)
+    return tuple(sorted(set(re.findall(r"\$\{([A-Z][A-Z0-9_]*):-", words))))
 
 
 def check_clone() -> None:

@@ -68,7 +68,9 @@ def _bar(name: str, width: int, position: int, total: int, begin: int = 0) -> An
 class _Running:
     """A started job, its log and its bar; it ends with us, and holds till then what we hold."""
 
-    def __init__(self, job: Job, log: Path, position: int, width: int, holds: Sequence[int]) -> None:
+    def __init__(
+        self, job: Job, log: Path, position: int, width: int, holds: Sequence[int], folder: Path | None
+    ) -> None:
         self.job, self.log, self.position = job, log, position
         self.began = time.monotonic()
         starter = (sys.executable, "-I", "-S", str(Path(__file__).with_name("ends_with_parent.py")))
@@ -78,6 +80,7 @@ class _Running:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 env=os.environ | job.environment,
+                cwd=folder,
                 pass_fds=holds,
             )
         self.bar = _bar(job.name, width, position, job.steps or 1)
@@ -128,10 +131,19 @@ class Board:
         jobs: each stands after those that it needs.
         digest: of the code behind them all.
         holds: open files that every job inherits, see `lock.held`.
+        folder: in which every job runs; None for ours.
     """
 
-    def __init__(self, root: Path, jobs: Sequence[Job], digest: str, holds: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        jobs: Sequence[Job],
+        digest: str,
+        holds: Sequence[int] = (),
+        folder: Path | None = None,
+    ) -> None:
         self.root, self.jobs, self.holds = root, {job.name: job for job in jobs}, tuple(holds)
+        self.folder = folder
         self.keys: dict[str, str] = {}
         for job in jobs:
             content = [job.command, job.environment, digest, [self.keys[name] for name in job.needs]]
@@ -170,7 +182,7 @@ class Board:
         self._set_stamp(job.name, done=False, seconds=0.0)
         log = self.log(job.name)
         log.parent.mkdir(parents=True, exist_ok=True)
-        return _Running(job, log, position, self._width, self.holds)
+        return _Running(job, log, position, self._width, self.holds, self.folder)
 
     def _finish(self, running: _Running, place: int) -> None:
         from tqdm import tqdm

@@ -33,7 +33,8 @@ class Stop:
 
     Attributes:
         at: unsafe rate of bare development requests, at or below which the alignment ends.
-        low: below this rate it went too far: it goes back to the check before, and on at half the speed.
+        low: below this rate it went too far: it goes on from the average at the check before, at half the
+            learning rate.
         check_every: steps.
         max_steps: after which it has failed.
     """
@@ -156,9 +157,11 @@ class _Learner:
         return [copy.deepcopy(part.state_dict()) for part in parts]
 
     def go_back(self, snapshot: list[Any]) -> None:
-        """To a snapshot."""
-        for part, state in zip((self.model, self.average, self._optimizer), snapshot, strict=True):
-            part.load_state_dict(copy.deepcopy(state))
+        """To a snapshot's average: its model was ahead of it, and would pull it over the band again."""
+        _, average, optimizer = copy.deepcopy(snapshot)
+        for model in (self.model, self.average):
+            model.load_state_dict(average)
+        self._optimizer.load_state_dict(optimizer)
 
 
 def _development(requests: Path) -> list[dict[str, Any]]:

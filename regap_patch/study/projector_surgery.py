@@ -1,6 +1,6 @@
 """Change a trained projector by hand: controls of what a regulariser does, without training.
 
-`python -m regap_patch.study.projector_surgery KIND --projector P --base LLM --benchmark W --output_path TO`
+`python -m regap_patch.study.projector_surgery KIND --projector P --base LLM --captions JSON --images DIR ...`
 
 All of them change the last linear map alone, so the result is a projector like any other.
 """
@@ -13,12 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .refusal_benchmark import CAPTIONS
-
 if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = "mm_projector.bin"
+TRACE_LEFT = 1e-4  # of what a picture shows, in `text_centroid`
 PAIRS = 200  # pictures with their captions, on which the clouds are measured
 
 
@@ -50,8 +49,12 @@ def norm_rescaled(weight: Tensor, bias: Tensor, clouds: Clouds) -> tuple[Tensor,
 
 
 def text_centroid(weight: Tensor, bias: Tensor, clouds: Clouds) -> tuple[Tensor, Tensor]:
-    """Every patch of every picture becomes the mean of text: no gap, and no picture either."""
-    return weight * 0, clouds.text_mean.clone()
+    """Every patch of every picture becomes the mean of text: no gap, and next to no picture either.
+
+    A ten-thousandth of what tells patches apart is left: a gap between clouds needs rows that differ.
+    """
+    middle = clouds.text_mean + TRACE_LEFT * (bias - clouds.image_mean)
+    return TRACE_LEFT * weight, middle
 
 
 SURGERIES: dict[str, Callable[[Tensor, Tensor, Clouds], tuple[Tensor, Tensor]]] = {
@@ -61,19 +64,20 @@ SURGERIES: dict[str, Callable[[Tensor, Tensor, Clouds], tuple[Tensor, Tensor]]] 
 }
 
 
-def operate(kind: str, projector: Path, base: Path, benchmark: Path, output_path: Path) -> None:
+def operate(kind: str, projector: Path, base: Path, captions: Path, images: Path, output_path: Path) -> None:
     """Copy the folder of a projector with the last linear map changed.
 
     Args:
         kind: a key of `SURGERIES`.
         projector: folder that stage 1 left.
         base: its language model.
-        benchmark: folder of the world that can refuse: its pictures and captions say where the clouds lie.
+        captions: that stage 1 learned, in LLaVA's format: with their pictures they say where the clouds lie.
+        images: folder of the pictures.
         output_path: folder to make.
     """
     import torch
 
-    clouds = _clouds(projector, base, benchmark)
+    clouds = _clouds(projector, base, captions, images)
     weights = torch.load(projector / WEIGHTS, map_location="cpu", weights_only=True)
     last = max(name for name in weights if name.endswith(".weight")).removesuffix(".weight")
     changed = SURGERIES[kind](weights[f"{last}.weight"].float(), weights[f"{last}.bias"].float(), clouds)
@@ -86,21 +90,21 @@ def operate(kind: str, projector: Path, base: Path, benchmark: Path, output_path
     torch.save(weights, output_path / WEIGHTS)
 
 
-def _clouds(projector: Path, base: Path, benchmark: Path) -> Clouds:
+def _clouds(projector: Path, base: Path, captions: Path, images: Path) -> Clouds:
     import torch
 
     from regap_patch.measure import choose_pairs, load_checkpoint
     from regap_patch.measure.checkpoints import PreparedPairs
 
-    chosen = choose_pairs(benchmark, benchmark / CAPTIONS, count=PAIRS, pairing="captions")
+    chosen = choose_pairs(images, captions, count=PAIRS, pairing="captions")
     checkpoint = load_checkpoint(str(projector), base=str(base), device="cpu", dtype="float32")
-    model, images, texts = checkpoint.model, [], []
+    model, shown, said = checkpoint.model, [], []
     with torch.inference_mode():
         for given in PreparedPairs(checkpoint.prompter, chosen.pairs, bare=True):
-            images.append(model.encode_images(given["images"]).flatten(0, 1))
+            shown.append(model.encode_images(given["images"]).flatten(0, 1))
             ids = given["input_ids"][0]
-            texts.append(model.get_input_embeddings()(ids[ids > 2]))  # neither BOS nor the image's place
-    image, text = torch.cat(images), torch.cat(texts)
+            said.append(model.get_input_embeddings()(ids[ids > 2]))  # neither BOS nor the image's place
+    image, text = torch.cat(shown), torch.cat(said)
     norms = [float(rows.norm(dim=1).mean()) for rows in (image, text)]
     return Clouds(image.mean(0).clone(), text.mean(0).clone(), *norms)
 
@@ -110,6 +114,7 @@ if __name__ == "__main__":
     parser.add_argument("kind", choices=sorted(SURGERIES))
     parser.add_argument("--projector", type=Path, required=True, help="folder that stage 1 left")
     parser.add_argument("--base", type=Path, required=True, help="its language model")
-    parser.add_argument("--benchmark", type=Path, required=True, help="folder of a world that can refuse")
+    parser.add_argument("--captions", type=Path, required=True, help="JSON that stage 1 learned from")
+    parser.add_argument("--images", type=Path, required=True, help="folder of its pictures")
     parser.add_argument("--output_path", type=Path, required=True, help="folder to make")
     operate(**vars(parser.parse_args()))

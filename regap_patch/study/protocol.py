@@ -1,21 +1,25 @@
 """The protocol of a study: everything that is fixed before its first result, in one YAML file.
 
-The file is committed before the study runs. Results that are older than that commit, or that were made under
-another text of the file, are no primary result: `may_report_primary` says so.
+The file is committed before the study runs, and so are the files of the arms that it compares. Results that
+are older than these commits, or that were made under another text, are no primary result:
+`may_report_primary` says so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from regap_patch.errors import ConfigError
 
 from .arms import ARMS, read_arms
-from .git_facts import FileFacts, facts_of, is_ancestor
+from .defense_settings import DefensesSetting, faults_of_defenses
+from .git_facts import facts_of, git, is_ancestor
+from .outcome_columns import ASKED, TEXT_CONDITIONS
 from .protocol_sections import (
     AlignmentSetting,
     ArmNames,
@@ -61,6 +65,8 @@ class Protocol:
         text: of its file.
         variants: by name, what an exploratory setting changes in the sections of `VARIED`.
         smoke: whether it only shows that the parts work together; nothing of it is a result.
+        exploratory: whether none of it is a primary result, so that it may have few LLMs.
+        defenses: that stand around the models of every arm; None for a study without.
     """
 
     name: str
@@ -81,11 +87,18 @@ class Protocol:
     text: str
     variants: dict = field(default_factory=dict)  # type: ignore[type-arg]
     smoke: bool = False
+    exploratory: bool = False
+    defenses: DefensesSetting | None = None
 
     @property
     def sha256(self) -> str:
         """Of its file."""
         return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def part(self) -> str:
+        """Part of the study that its result rests on, see `Node.part`."""
+        return "exploratory" if self.exploratory else "primary"
 
     @property
     def settings(self) -> list[str]:
@@ -138,7 +151,7 @@ def read_protocol(path: Path, *, arms: Path = ARMS) -> Protocol:
     for fault in (*_faults_of_setting(protocol), *_faults(protocol)):
         raise ConfigError(f"The protocol {path} {fault}")
     for name in protocol.variants:
-        if name == MAIN or not name.replace("_", "").replace("-", "").isalnum():
+        if name == MAIN or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", str(name)):
             raise ConfigError(
                 f"A variant of {path} is named {name!r}: use letters, digits and dashes, not main."
             )
@@ -162,10 +175,14 @@ def _faults_of_setting(protocol: Protocol) -> Iterator[str]:
         yield f"says alignment.context_share: {alignment.context_share}, which is a share, from 0 to 1."
     if not low <= alignment.stop_at <= high <= 1:
         yield f"stops alignment at {alignment.stop_at}, which does not lie in its band from {low} to {high}."
-    modes = protocol.measures.image_modes
-    for mode in (protocol.outcome.condition, protocol.outcome.baseline):
+    modes, outcome = protocol.measures.image_modes, protocol.outcome
+    if len(set(modes)) < len(modes):
+        yield f"measures an image mode twice: {', '.join(modes)}."
+    for mode in (outcome.condition, outcome.baseline, *TEXT_CONDITIONS):  # the last two are the gate's
         if mode not in modes:
             yield f"compares the image mode {mode!r}, but measures {', '.join(modes)} alone: add it there."
+    if protocol.utility.metric in (*ASKED, "vqa_accuracy") and "real" not in modes:
+        yield f"measures {protocol.utility.metric} with real pictures, but asks {', '.join(modes)}: add real."
 
 
 def _numbers(section: Any) -> Iterator[tuple[str, float]]:
@@ -177,28 +194,43 @@ def _numbers(section: Any) -> Iterator[tuple[str, float]]:
 
 def _faults(protocol: Protocol) -> Iterator[str]:
     """What cannot be, or could not give a primary result, as ends of a sentence."""
-    llms, arms, outcome = protocol.llms, protocol.arms, protocol.outcome
-    for part, seeds in (("pilot", llms.pilot), ("confirmatory", llms.confirmatory)):
+    yield from _faults_of_llms(protocol.llms)
+    arms, outcome = protocol.arms, protocol.outcome
+    if both := sorted({*arms.primary} & {*arms.exploratory}):
+        yield f"has the arm {both[0]!r} both among the primary and the exploratory ones."
+    if len(set(arms.exploratory)) < len(arms.exploratory):
+        yield "names an exploratory arm twice."
+    if arms.primary[0] != "off" or arms.primary[1] == "off":
+        yield f"compares {arms.primary[1]!r} with {arms.primary[0]!r}: name off first and another arm second."
+    if not 0.5 <= outcome.level < 1 or outcome.margin <= 0 or protocol.utility.margin <= 0:
+        yield "has a level outside of .5 to 1, or a margin that is not above 0."
+    if outcome.metric not in ASKED:
+        yield f"compares image modes by {outcome.metric}, which has none: take one of {', '.join(ASKED)}."
+    if outcome.condition == outcome.baseline:
+        yield f"compares the image mode {outcome.condition!r} with itself."
+    yield from faults_of_defenses(protocol.defenses, exploratory=protocol.exploratory)
+    if not (protocol.smoke or protocol.exploratory):
+        yield from _faults_of_a_trial(protocol)
+
+
+def _faults_of_llms(llms: LanguageModels) -> Iterator[str]:
+    for part, seeds in asdict(llms).items():
         if len(set(seeds)) < len(seeds):
-            yield f"names a {part} LLM twice."
+            yield f"has an LLM twice among the {part} ones."
+        if min(seeds, default=0) < 0:
+            yield f"has the {part} LLM {min(seeds)}: seeds are whole numbers from 0 on."
     if not llms.confirmatory:
         yield "names no confirmatory LLM."
     if shared := sorted({*llms.pilot} & {*llms.confirmatory}):
         yield f"counts the pilot LLM {shared[0]} among the confirmatory ones: leave it out of one of the two."
     if extra := sorted({*llms.exploratory} - {*llms.confirmatory}):
         yield f"has the exploratory LLM {extra[0]}, which is none of the confirmatory ones: they are shared."
-    if both := sorted({*arms.primary} & {*arms.exploratory}):
-        yield f"has the arm {both[0]!r} both among the primary and the exploratory ones."
-    if arms.primary[0] != "off" or arms.primary[1] == "off":
-        yield f"compares {arms.primary[1]!r} with {arms.primary[0]!r}: name off first and another arm second."
-    if not 0.5 <= outcome.level < 1 or outcome.margin <= 0 or protocol.utility.margin <= 0:
-        yield "has a level outside of .5 to 1, or a margin that is not above 0."
-    if outcome.condition == outcome.baseline:
-        yield f"compares the image mode {outcome.condition!r} with itself."
-    if protocol.smoke:
-        return
-    remedy = "or say `smoke: true`, and nothing of it is a result."
-    count, width = len(llms.confirmatory), protocol.language_model.hidden_size
+
+
+def _faults_of_a_trial(protocol: Protocol) -> Iterator[str]:
+    """What a protocol may do that can give no primary result."""
+    remedy = "or say `smoke: true`, and nothing of it is a result, or `exploratory: true`."
+    count, width = len(protocol.llms.confirmatory), protocol.language_model.hidden_size
     if count < FEWEST_LLMS:
         yield f"has {count} confirmatory LLMs: a primary result needs {FEWEST_LLMS}, {remedy}"
     if width < NARROWEST:
@@ -216,30 +248,50 @@ def may_report_primary(
             are none yet.
         commits: of the code when each primary measurement was made, from `node.json`.
     """
-    facts = facts_of(protocol.path)
-    for fault in _why_not(protocol, facts, made_under, commits):
+    for fault in _why_not(protocol, made_under, commits):
         return False, f"No primary result can be reported: {fault}"
     before = "before any result" if commits else "and no result is there yet"
-    return True, f"The protocol {protocol.name} was committed as {facts.commit}, {before}."
+    written = facts_of(protocol.path).commit
+    return True, f"The protocol {protocol.name} was committed as {written}, {before}."
 
 
-def _why_not(
-    protocol: Protocol, facts: FileFacts, made_under: str | None, commits: Sequence[str | None]
-) -> Iterator[str]:
-    path = protocol.path
+def _why_not(protocol: Protocol, made_under: str | None, commits: Sequence[str | None]) -> Iterator[str]:
     if protocol.smoke:
-        yield f"{path} is a smoke run, which shows that the parts work together and nothing else."
-    if facts.commit is None:
-        yield f"{path} was never committed, so nobody can see that it is older than the results."
-    if facts.edited:
-        yield f"{path} was edited after its commit {facts.commit}: undo the edit."
+        yield f"{protocol.path} is a smoke run, which shows that the parts work together and nothing else."
+    if protocol.exploratory:
+        yield f"{protocol.path} says that all of it is exploratory."
+    fixed = {path: facts_of(path) for path in _fixed_files(protocol)}
+    for path, facts in fixed.items():
+        if facts.commit is None:
+            yield f"{path} was never committed, so nobody can see that it is older than the results."
+        if facts.edited:
+            yield f"{path} was edited after its commit {facts.commit}: undo the edit."
     if made_under not in (None, protocol.sha256):
-        yield f"the results were made under another text of {path}: run the study again."
+        yield f"the results were made under another text of {protocol.path}: run the study again."
     for commit in commits:
         if commit is None:
             yield "a result does not say at which commit it was made."
-        elif not is_ancestor(str(facts.commit), commit.rstrip("+"), path.resolve().parent):
-            yield (
-                f"{path} was committed as {facts.commit}, which is no ancestor of {commit}, at which a "
-                "result was made: run the study again."
-            )
+            continue
+        if commit.endswith("+"):
+            yield f"a result was made at {commit[:-1]} with changes that were not committed: run it again."
+            continue
+        for path, facts in fixed.items():
+            if not is_ancestor(str(facts.commit), commit, path.resolve().parent):
+                yield (
+                    f"{path} was committed as {facts.commit}, which is no ancestor of {commit}, at which a "
+                    "result was made: run the study again."
+                )
+
+
+def _fixed_files(protocol: Protocol) -> Iterator[Path]:
+    """The protocol, and what it means by the arms that it compares.
+
+    Beside a protocol of another repository they need no look: results are made by the code that the arms
+    come with, so their commits are none of that repository, and are refused for it.
+    """
+    yield protocol.path
+    repository = git(protocol.path.resolve().parent, "rev-parse", "--show-toplevel")
+    for name in protocol.arms.primary:
+        path = ARMS / f"{name}.yaml"
+        if repository and path.resolve().is_relative_to(repository):
+            yield path

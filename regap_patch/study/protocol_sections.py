@@ -77,10 +77,12 @@ class AlignmentSetting:
     Attributes:
         context_share: breadth: share of the refusals that stand behind a scene in words.
         learning_rate: at its peak.
-        stop_at: strength: training stops at the first check with a text unsafe rate of at most this.
-        band: lowest and highest text unsafe rate that an LLM may stop with.
+        stop_at: strength: training stops at the first check with a text unsafe rate of at most this, on
+            requests that the benchmark does not ask.
+        band: the rates to stop at, lowest and highest. A check below it is undone; `stop_at` lies in it, so
+            the part above `stop_at` is never stopped in.
         check_every: steps between two checks.
-        max_steps: after which it stops in any case.
+        max_steps: after which an LLM that is not in the band has failed, and the study stops.
     """
 
     context_share: float
@@ -192,7 +194,8 @@ class Outcome:
         baseline: image mode that it is compared with.
         stage: after which it is measured.
         level: of the two-sided interval.
-        margin: effect that is worth having; not supported if the interval lies above minus this.
+        margin: effect that is worth having; not supported if the interval lies above minus this and does
+            not end below 0.
     """
 
     metric: Metric

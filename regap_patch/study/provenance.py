@@ -32,14 +32,14 @@ def write_provenance(protocol: Protocol, nodes: Collection[Node], folder: str | 
     Returns:
         Path of the file: `protocol` (its settings, sha256, commit, edited), `primary` (allowed, why), `arms`
         (each in a line), `pieces` (number and seconds by kind), `seconds`, `versions`, `commits` (of the code
-        that made the primary part), `machine`, and `reported` (commit of the code that wrote this).
+        that made what the result rests on), `machine`, and `reported` (commit of the code that wrote this).
 
     Raises:
         StudyError: there is no study in the folder, or a record of a piece cannot be read.
         ReportError: the disk does not take it.
     """
     folder = Path(folder)
-    commits = results_commits(nodes)
+    commits = results_commits(nodes, protocol.part)
     made_under = read_study(folder)["protocol"]["sha256"]
     allowed, why = may_report_primary(protocol, made_under=made_under, commits=commits)
     facts = facts_of(protocol.path)

@@ -9,7 +9,7 @@ from .quickstart_results import STAGES
 from .study_page_words import METRICS, condition_in_words
 from .study_page_words import STAGES as STAGE_WORDS
 
-_WIDTHS = (34, 32, 32, 26)
+_WIDTHS = (34, 32, 32, 30)
 SAYS = (
     "One language model proves nothing, whichever way its refusals went: the next one may go the other way.",
     "What many of them showed, and what would settle it: docs/what-we-found.md, docs/study/.",

@@ -16,14 +16,15 @@ from .page_numbers import Numbers, Piece, Words
 from .study_page_arms import arms, controls
 from .study_page_claims import alarm, claim_c, gate, verdicts
 from .study_page_gaps import claim_a, claim_b
+from .study_page_reading import reading
 from .study_page_tables import conditions, gaps, utility
-from .study_page_words import at, made, text_of
+from .study_page_words import at, made, may_report, text_of
 
 TITLE = "Study: does a smaller gap keep refusals?"
 PAGE, MEANS = "report.html", "means.csv"
 PIECES = {"stage1": "pretraining", "stage2": "fine-tuning"}
 _SECTIONS: Sequence[Callable[[Numbers], Part]] = (
-    *(verdicts, gate, claim_c, claim_a, claim_b, conditions, utility, gaps, arms, controls),
+    *(verdicts, reading, gate, claim_c, claim_a, claim_b, conditions, utility, gaps, arms, controls),
 )
 
 
@@ -66,12 +67,14 @@ def about(numbers: Numbers) -> str:
     """What this is, what it can say and what not."""
     words = filled(
         "{n} base language models of width {width}, each grown from its own seed in a toy world, were "
-        "taught to refuse requests about forbidden things that do not exist. Each got a vision tower and "
-        "a projector and went through both stages of LLaVA, with the regulariser on and off. This page "
-        "says what an image then did to their refusals, and whether the regulariser changed that, by "
-        "rules that were fixed before. It can speak about such models and this world. It cannot speak "
-        "about models that people use, real pictures or real harm: nothing here was run at that size, and "
-        "an effect that is absent here may be there. Every number names its source: point at it.",
+        "taught to refuse requests about forbidden things that do not exist. Each got projectors of its own "
+        "behind one vision tower that all share, and went through both stages of LLaVA, with the regulariser "
+        "on and off. This page says what an image then did to their refusals, and whether the regulariser "
+        "changed that, {rules}. It can speak about such models and this world. It cannot speak about models "
+        "that people use, real pictures or real harm: nothing here was run at that size, an effect that is "
+        "absent here may be there, and one that is here may be absent there. Every number names its source: "
+        "point at it.",
+        rules="by rules that were fixed before" if may_report(numbers) else "and it is exploratory",
         n=numbers(at("design", "n"), "count"),
         width=numbers(made("protocol", "language_model", "hidden_size"), "count"),
     )
@@ -86,10 +89,10 @@ def power(numbers: Numbers) -> Part:
         ("effect to be found, points", "effect", "rate"),
         ("power that was aimed at, percent", "target", "rate"),
         ("power that so many LLMs have, percent", "achieved_power", "rate"),
-        ("smallest effect found with that power, points", "smallest_effect", "rate"),
+        ("smallest effect found with the power aimed at, points", "smallest_effect", "rate"),
         ("LLMs that the effect would need", "units_needed", "count"),
         ("standard deviation in the pilot, points", "pilot_sd", "rate"),
-        ("LLMs needed by the pilot", "units_needed_by_pilot", "count"),
+        ("LLMs needed by the deviation in the pilot", "units_needed_by_pilot", "count"),
     ]
     rows = [[words, numbers(at("design", name), style)] for words, name, style in entries]
     caption = ["How much this study could see: a two-sided t test over LLMs."]

@@ -9,7 +9,7 @@ from regap_patch.report.document import Part, folded
 from regap_patch.report.formats import NONE
 
 from .outcome_columns import GAPS, IMAGE_CONDITIONS, STAGES, TEXT_CONDITIONS
-from .page_markup import filled, joined, table
+from .page_markup import estimate, filled, joined, table
 from .page_numbers import Numbers, Piece, Words
 from .study_page_words import (
     METRICS,
@@ -25,7 +25,8 @@ from .study_page_words import (
 from .study_page_words import STAGES as STAGE_WORDS
 
 _CHANGES = {  # tables of changes, and their metrics
-    "Answers, in percentage points": ("unsafe_rate", "refusal_opener_prob"),
+    "Unsafe answers, in percentage points": ("unsafe_rate",),
+    "Refusal opener, in percentage points": ("refusal_opener_prob",),
     "Utility, in percentage points and nats per token, and gap": ("vqa_accuracy", "caption_loss", *GAPS),
 }
 
@@ -83,7 +84,8 @@ def _gates(numbers: Numbers) -> str:
         for over in ("words", "text")
     ]
     caption = [
-        "The gate's differences in each variant, without a regulariser, in percentage points. Exploratory."
+        "The gate's differences in each variant, without a regulariser, in percentage points, with ",
+        *(level_of(numbers), " t intervals. Exploratory."),
     ]
     return table(
         "The gate in variants",
@@ -113,11 +115,10 @@ def _change_table(numbers: Numbers, stage: str, what: str, metrics: Sequence[str
     rows = []
     for place, found in enumerate(places):
         sources = [
-            at("arms", place, "differences", found[column], "estimate") if column in found else ""
-            for column in columns
+            at("arms", place, "differences", found[column]) if column in found else "" for column in columns
         ]
         cells = [
-            numbers(source, style_of(metric, change=True)) if source else NONE
+            estimate(numbers, source, style_of(metric, change=True)) if source else NONE
             for source, (metric, _) in zip(sources, columns, strict=True)
         ]
         rows.append([*_name(numbers, place), *cells])
@@ -125,7 +126,8 @@ def _change_table(numbers: Numbers, stage: str, what: str, metrics: Sequence[str
         f"{METRICS[metric]}, {condition_in_words(mode)}" if mode else METRICS[metric]
         for metric, mode in columns
     ]
-    caption = [f"{what}: change against the arm named above, mean over its LLMs. Exploratory."]
+    caption = [f"{what}: change against the arm named above, mean over its LLMs (their number stands there; "]
+    caption += ["what one lacks, below), with ", level_of(numbers), " t intervals. Exploratory."]
     return table(f"{what} {STAGE_WORDS[stage]}", caption, ("variant", "arm", *titles), rows, left=2)
 
 

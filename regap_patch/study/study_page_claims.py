@@ -22,17 +22,42 @@ from .study_page_words import (
     may_report,
     text_of,
 )
+from .trial_cells import EXPLORATORY
 
 
 def verdicts(numbers: Numbers) -> Part:
     """Every verdict with its rule, and the protocol that fixed them."""
     rows = [_verdict(numbers, name, words) for name, words in _CLAIMS.items()]
-    caption = ["Every verdict follows from its rule. Rates in percentage points, with ", level_of(numbers)]
+    found = numbers.analysis["gate"]
+    caption = filled(
+        "Every verdict follows from its rule. Differences of rates in percentage points, {stage}, the image "
+        "being {image}; {level} intervals over {n} LLMs.",
+        stage=STAGES[found["stage"]],
+        image=text_of(numbers, at("gate", "condition")),
+        level=level_of(numbers),
+        n=numbers(at("design", "n"), "count"),
+    )
     head = ("claim", "verdict", "estimate", "rule", "standing")
-    drawn = table("Verdicts", [*caption, " intervals over LLMs."], head, rows, left=5)
+    drawn = table("Verdicts", caption, head, rows, left=5)
     note = at("claim_c", "note")
     few = element("p", text_of(numbers, note), "quiet") if numbers.has(note) else ""
-    return Part("verdicts", "Verdicts", f'<div class="reading">{drawn}</div>{few}{_protocol(numbers)}')
+    under = few + _power(numbers) + _protocol(numbers)
+    return Part("verdicts", "Verdicts", f'<div class="reading">{drawn}</div>{under}')
+
+
+def _power(numbers: Numbers) -> str:
+    """What so many LLMs could not have shown; nothing where their deviation is not known."""
+    power = at("design", "achieved_power")
+    if not may_report(numbers) or not numbers.has(power):
+        return ""
+    words = filled(
+        "Of claim C: were the true difference {effect} points, {n} LLMs that differ as much as these would "
+        "show it with a probability of {power}.",
+        effect=numbers(at("design", "effect"), "rate"),
+        n=numbers(at("design", "n"), "count"),
+        power=numbers(power, "share"),
+    )
+    return element("p", words)
 
 
 _CLAIMS = {
@@ -51,12 +76,12 @@ _ESTIMATES: dict[str, list[tuple[str, tuple[str, ...], str, str]]] = {
     ],
     "claim_c": [("", (), "points", "estimate")],
     "claim_a": [
-        ("r with the centroids", ("gaps", "centroid_l2", "checkpoints"), "signed", "r"),
-        ("with MIR", ("gaps", "mir", "checkpoints"), "signed", "r"),
+        ("r with the centroids", ("gaps", "centroid_l2", "within_stage"), "signed", "r"),
+        ("with MIR", ("gaps", "mir", "within_stage"), "signed", "r"),
     ],
     "claim_b": [
-        ("arises", ("arises",), "number", "estimate"),
-        ("persists", ("persists",), "number", "estimate"),
+        ("at the end of pretraining minus at its start", ("arises",), "number", "estimate"),
+        ("after fine-tuning minus half of that before", ("persists",), "number", "estimate"),
     ],
     "utility": [("", (), "points", "estimate")],
 }
@@ -102,7 +127,7 @@ def gate(numbers: Numbers) -> Part:
             of.append((at("gate", "by_condition", condition, f"minus_{reference}"), ""))
             names.append([f"{condition} minus {reference}"])
     rows = [
-        [name, role, *difference(numbers, source, "points")]
+        [name, role or EXPLORATORY, *difference(numbers, source, "points")]
         for name, (source, role) in zip(names, of, strict=True)
     ]
     caption = filled(
@@ -114,9 +139,22 @@ def gate(numbers: Numbers) -> Part:
         level=level_of(numbers),
     )
     verdict = element("p", ["The gate is ", text_of(numbers, at("gate", "verdict")), "."], "verdict")
+    verdict += _by_luck(numbers)
     rule = element("p", text_of(numbers, at("gate", "rule")), "quiet")
     head = ("difference", "role", "mean", "interval", "p")
     return Part("gate", "The gate", verdict + rule + table("The gate", caption, head, rows, left=2))
+
+
+def _by_luck(numbers: Numbers) -> str:
+    """What a gate is worth that is open on average, but not by its intervals."""
+    found = numbers.analysis["gate"]
+    if not found["open"] or all(found["excludes_zero"].values()):
+        return ""
+    words = (
+        "It goes by the means, and an interval holds zero: it may be open by luck. Then the arm without a "
+        "regulariser came out high with the image, which flatters the regulariser in claim C."
+    )
+    return element("p", words)
 
 
 def claim_c(numbers: Numbers) -> Part:
@@ -129,7 +167,7 @@ def claim_c(numbers: Numbers) -> Part:
         words = ["The gate is closed. By the interval alone the numbers would read: "]
         verdict += element("p", [*words, text_of(numbers, at("claim_c", "verdict_by_interval")), "."])
     rule = element("p", text_of(numbers, at("claim_c", "rule")), "quiet")
-    inside = verdict + rule + _forest(numbers) + _images(numbers)
+    inside = verdict + rule + _forest(numbers) + _halves(numbers) + _images(numbers)
     return Part("claim-c", title, inside + folded("The rates of every LLM", _cells(numbers)))
 
 
@@ -149,14 +187,15 @@ def _forest(numbers: Numbers) -> str:
     drawn = forest(
         estimates,
         found["margin"],
-        "percentage points; left of zero, the regulariser helps",
+        "percentage points; left of zero, the image adds less with the regulariser",
         "Forest plot of claim C",
     )
     off, treated = (text_of(numbers, at("claim_c", "arms", place)) for place in range(2))
     caption = filled(
         "What {image} adds to the unsafe rate of {text}, arm {treated} minus arm {off}, {stage}. Mean "
-        "over {n} LLMs: {pooled} percentage points, {level} t interval, p {p}. The bars of single LLMs "
-        "hold the error of the requests asked alone. Dashed: minus the margin of {margin} points.",
+        "over {n} LLMs: {pooled} percentage points, {level} t interval, p {p}. The {level} bars of single "
+        "LLMs hold the error of the requests asked alone, the four rates taken as independent. Dashed: minus "
+        "the margin of {margin} points.",
         image=condition_in_words(found["condition"]),
         text=condition_in_words(found["baseline"]),
         treated=treated,
@@ -169,6 +208,18 @@ def _forest(numbers: Numbers) -> str:
         margin=numbers(at("claim_c", "margin"), "rate"),
     )
     return drawing(drawn, caption, "Forest plot")
+
+
+def _halves(numbers: Numbers) -> str:
+    """With the image and in text: the difference falls if the first falls, or if the second rises."""
+    words = filled(
+        "It is the difference of two changes between the arms, in points: {image} with the image, {text} in "
+        "text. Only the first means fewer unsafe answers; it falls too where text becomes less safe. "
+        "Exploratory.",
+        image=estimate(numbers, at("controls", "image_between_arms"), "points"),
+        text=estimate(numbers, at("controls", "text_between_arms"), "points"),
+    )
+    return element("p", words)
 
 
 def _images(numbers: Numbers) -> str:

@@ -42,7 +42,9 @@ def claim_a(numbers: Numbers) -> Part:
     ]
     caption = filled(
         "Pearson's correlation of gap and unsafe rate (mean of the conditions with an image), with its "
-        "{level} interval from leaving out whole LLMs.",
+        "{level} interval from leaving out whole LLMs; that of the arm off alone is Fisher's, of single "
+        "points. After fine-tuning the rate differs for more reasons than the gap, so what is centred within "
+        "stage as well decides. All exploratory.",
         level=level_of(numbers),
     )
     head = ("gap", "over", "r", "interval", "LLMs or points", "checkpoints")
@@ -62,23 +64,23 @@ def _correlation(numbers: Numbers, source: str) -> list[Piece | Words]:
 
 def _cloud(numbers: Numbers, metric: str) -> str:
     primary = numbers.analysis["claim_c"]["arms"]
-    by_llm: dict[int, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
     for point in numbers.analysis["claim_a"]["gaps"][metric]["points"]:
-        by_llm.setdefault(point["llm"], []).append(point)
+        groups.setdefault((point["llm"], point["stage"]), []).append(point)
     marks = []
-    for points in by_llm.values():
+    for points in groups.values():
         pairs = centred([(point["gap"], 100 * point["rate"]) for point in points])
         for point, (gap, rate) in zip(points, pairs, strict=True):
             series = primary.index(point["arm"]) if point["arm"] in primary else len(primary)
             marks.append(Mark(gap, rate, series))
     name = METRICS.get(metric, metric)
-    titles = (f"{name}, minus the mean of its LLM", "unsafe rate with an image, points, minus that mean")
+    titles = (f"{name}, minus the mean of its LLM and stage", "unsafe rate with an image, minus that mean")
     names = [*primary, _OTHERS][: 1 + max(mark.series for mark in marks)]
     drawn = cloud(marks, names, titles, f"Scatter plot of {name} and unsafe rate within LLMs")
-    source = at("claim_a", "gaps", metric, "checkpoints")
+    source = at("claim_a", "gaps", metric, "within_stage")
     caption = filled(
-        "One mark for each checkpoint, the mean of its LLM taken off. Over {members} checkpoints of "
-        "{clusters} LLMs: r = {r}.",
+        "One mark for each checkpoint, the mean of its LLM and stage taken off. Over {members} checkpoints "
+        "of {clusters} LLMs: r = {r}.",
         members=numbers(f"{source}/members", "count"),
         clusters=numbers(f"{source}/clusters", "count"),
         r=estimate(numbers, source, "signed", "r"),

@@ -62,7 +62,7 @@ def conditions(numbers: Numbers) -> Part:
     ]
     what = (
         "In percent. Refusal opener: probability that the first token opens a refusal. Words: a scene in "
-        "words in the picture's place. An image tax is against text at the same stage."
+        "words in the picture's place. An image tax is against text at the same stage. Exploratory."
     )
     head = ("stage", "arm", "condition", *(METRICS[metric] for metric in ASKED))
     drawn = table("Every condition", _caption(numbers, what), head, rows, left=3)
@@ -111,7 +111,7 @@ def _levels(numbers: Numbers) -> str:
             cells.append(_mean(numbers, source, style_of(metric)))
         rows.append(cells)
     head = ("stage", "arm", "VQA accuracy, percent", "caption loss, nats per token")
-    return table("Utility of both arms", _caption(numbers, "Both arms."), head, rows, left=2)
+    return table("Utility of both arms", _caption(numbers, "Both arms. Exploratory."), head, rows, left=2)
 
 
 def gaps(numbers: Numbers) -> Part:
@@ -125,7 +125,10 @@ def gaps(numbers: Numbers) -> Part:
         for arm, stage in _measured(numbers, STAGES[1:])
     ]
     head = ("stage", "arm", *(METRICS[metric] for metric in GAPS))
-    what = "Image and text tokens at the input of the LLM, on the same held-out pairs; MIR over its layers."
+    what = (
+        "Exploratory. Image and text tokens at the input of the LLM, on the same held-out pairs; MIR over "
+        "its layers."
+    )
     drawn = table("Gap and MIR", _caption(numbers, what), head, rows, left=2)
     others = folded("Other arms and variants", dense(_other_gaps(numbers)))
     return Part("gaps", "Gap and MIR", dense(drawn) + others)
@@ -142,11 +145,8 @@ def _other_gaps(numbers: Numbers) -> str:
     for variant, arm, stage in keys:
         first = _mean_at(variant, arm, stage, "", GAPS[0])
         names = [text_of(numbers, f"{first}/{column}") for column in ("variant", "arm")]
-        means = [_found(numbers, _mean_at(variant, arm, stage, "", metric), "number") for metric in GAPS]
+        means = [_mean(numbers, _mean_at(variant, arm, stage, "", metric), "number") for metric in GAPS]
         rows.append([*names, STAGE_WORDS[stage], numbers(f"{first}/llms", "count"), *means])
     head = ("variant", "arm", "stage", "LLMs", *(METRICS[metric] for metric in GAPS))
-    return table("Gap and MIR of other arms", ["Means over the LLMs. Exploratory."], head, rows, left=3)
-
-
-def _found(numbers: Numbers, source: str, style: str) -> Piece:
-    return numbers(source, style) if numbers.has(source) else NONE
+    caption = ["Means over the LLMs, with their ", level_of(numbers), " t intervals. Exploratory."]
+    return table("Gap and MIR of other arms", caption, head, rows, left=3)

@@ -27,6 +27,9 @@ SECONDS: dict[str, tuple[float, float]] = {
     "surgery": (START, 0.0),
     "stage2": (START, 0.2),
     "measures": (18.0, 0.0),
+    "anchors": (1.0, 0.0),
+    "fit": (7.0, 0.0),
+    "defended": (25.0, 0.0),
 }
 
 

@@ -18,13 +18,23 @@ from typing import Any
 from regap_patch.errors import StudyError
 from regap_patch.report.json_files import write_json, write_text
 
+from .clone import knobs
 from .environment import commit
 from .git_facts import facts_of
 from .jobs import Board, Job
 from .lock import held
 from .protocol import Protocol
 from .settings_file import hint
-from .store import Node, check_node, digest_of_code, is_done, read_facts, read_record, write_record
+from .store import (
+    REPOSITORY,
+    Node,
+    check_node,
+    digest_of_code,
+    is_done,
+    read_facts,
+    read_record,
+    write_record,
+)
 
 STUDY, STORE = "study.json", "store"
 SAME = {  # for every piece: sums are taken in one order, and nothing is fetched
@@ -103,13 +113,14 @@ class StoreBoard(Board):
                 node.command,
                 node.output,
                 tuple(first[key].name for key in node.made_from["needs"]),
-                SAME | node.environment,
+                {**SAME, **_no_knobs(node), **node.environment},
                 node.steps,
                 node.key,
             )
             for node in first.values()
         ]
-        super().__init__(store, jobs, "", holds)
+        # Whose code a piece is made by is said by the hash of ours, wherever the command was typed.
+        super().__init__(store, jobs, "", holds, folder=REPOSITORY)
         self._commit = commit()
 
     def stamp(self, name: str) -> dict[str, Any]:
@@ -130,13 +141,18 @@ class StoreBoard(Board):
     def _set_stamp(self, name: str, *, done: bool, seconds: float) -> None:
         """A piece that starts has no folder: what an interrupted start left is gone by then."""
         node = self.nodes[name]
-        if done:
-            write_record(node, seconds, self._commit)
-        elif digest_of_code(node.code) != node.made_from["code"]:
+        if digest_of_code(node.code) != node.made_from["code"]:
             raise StudyError(
                 f"The code that makes '{name}' was changed since this run began: start it again, and what "
                 "it makes is made anew."
             )
+        if done:
+            write_record(node, seconds, self._commit)
+
+
+def _no_knobs(node: Node) -> dict[str, str]:
+    """What a piece does not set for a script is as the script has it, whatever the user's shell says."""
+    return dict.fromkeys(knobs(), "") if node.command[:1] == ("bash",) else {}
 
 
 @contextmanager
@@ -238,9 +254,7 @@ def read_study(output_path: Path) -> dict[str, Any]:
     return read_facts(output_path / STUDY, ("protocol", "branches", "runs"), remedy)
 
 
-def results_commits(nodes: Collection[Node]) -> list[str | None]:
-    """Commits of the code at which the pieces of the primary part were made, each once."""
-    made = [
-        read_record(node.output).get("commit") for node in nodes if node.part == "primary" and is_done(node)
-    ]
+def results_commits(nodes: Collection[Node], part: str = "primary") -> list[str | None]:
+    """Commits of the code at which the pieces of a part were made, each once."""
+    made = [read_record(node.output).get("commit") for node in nodes if node.part == part and is_done(node)]
     return list(dict.fromkeys(made))

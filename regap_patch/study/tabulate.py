@@ -24,8 +24,13 @@ INCOHERENT = ("incoherent", "empty")
 _STAGES = {"measures1": "stage1", "measures2": "stage2"}
 
 
+def defended_arm(arm: str, defense: str) -> str:
+    """How the table calls an arm whose models stand behind a defence."""
+    return f"{arm}+{defense}"
+
+
 def outcomes_of(nodes: Sequence[Node]) -> list[Outcome]:
-    """The rows of all measures among the pieces of a study.
+    """The rows of all measures and defended models among the pieces of a study.
 
     Args:
         nodes: of the study, see `branches`.
@@ -35,8 +40,8 @@ def outcomes_of(nodes: Sequence[Node]) -> list[Outcome]:
     """
     rows: list[Outcome] = []
     for node in nodes:
-        if node.kind == "measures":
-            rows += _Measured(node).rows()
+        if node.kind in _READERS:
+            rows += _READERS[node.kind](node).rows()
     return rows
 
 
@@ -46,12 +51,11 @@ def training_of(nodes: Sequence[Node]) -> list[TrainingStep]:
     Raises:
         StudyError: a piece is not made yet.
     """
-    by_name = {node.name: node for node in nodes}
     rows: list[TrainingStep] = []
     for node in nodes:
         variant, llm, arm, step = _place(node)
         if step in ("stage1", "stage2") and node.kind != "surgery":
-            rows += _steps(by_name[node.name], variant, llm, arm, step)
+            rows += _steps(node, variant, llm, arm, step)
     return rows
 
 
@@ -132,12 +136,29 @@ class _Measured:
         yield self._share(mode, "unsafe_rate", cell["k"], cell["n"])
         yield self._share(mode, "refusal_rate", classes["refusal"], cell["n"])
         yield self._share(mode, "incoherent_rate", sum(classes[name] for name in INCOHERENT), cell["n"])
-        yield self._row(mode, "refusal_opener_prob", cell["first_token_refusal_prob"], "run")
+        if cell["first_token_refusal_prob"] is not None:
+            yield self._row(mode, "refusal_opener_prob", cell["first_token_refusal_prob"], "run")
 
     def _share(self, mode: str, metric: str, count: int, n: int) -> Outcome:
         ends = wilson(count, n)
         stderr = (ends.high - ends.low) / 2 / normal_quantile(LEVEL)
         return self._row(mode, metric, count / n, "run", stderr=stderr, count=count, n=n)
+
+
+class _Defended(_Measured):
+    """The answers of a defended model, of the arm `ARM+DEFENSE`."""
+
+    def __init__(self, node: Node) -> None:
+        self.variant, self.llm, arm, _ = _place(node)
+        self.arm = defended_arm(arm, node.name.rpartition("/")[2])
+        self.stage, self.folder = "stage2", _made(node)
+
+    def rows(self) -> Iterator[Outcome]:
+        """Nothing but answers."""
+        return self._answers()
+
+
+_READERS = {"measures": _Measured, "defended": _Defended}
 
 
 def _steps(node: Node, variant: str, llm: int, arm: str, stage: str) -> Iterator[TrainingStep]:

@@ -15,7 +15,7 @@ claim_c   an estimate, and: margin; cells: {seed: {arm: {condition: rate}}}; std
           the items asked, the four cells taken as independent, or None}; by_condition: {condition:
           estimate}; images: estimate of their mean; arms, condition, baseline, stage, metric,
           verdict_by_interval (as if the gate were open), verdict, rule, label
-claim_a   gaps: {centroid_l2 | mir: {checkpoints (decides), primary_arms, unregularised, within_stage,
+claim_a   gaps: {centroid_l2 | mir: {checkpoints, primary_arms, unregularised, within_stage (decides),
           minus_text, across_llms: correlations; points: [{llm, arm, stage, gap, rate, rise}]; missing: [key
           of a checkpoint]; verdict}}; over: {name of a correlation: in words}; metric, conditions, rule,
           verdict, label
@@ -91,7 +91,11 @@ def analyse(
         "design": design(trial, primary),
         "labels": {
             "primary": ["gate", "claim_c"],
-            "exploratory": ["claim_a", "claim_b", "utility", "arms", "controls", "claim_c/by_condition"],
+            "exploratory": [
+                *("claim_a", "claim_b", "utility", "arms", "controls"),
+                *("claim_c/by_condition", "claim_c/images", "gate/by_condition"),
+                *("gate/all_images_minus_words", "gate/all_images_minus_text"),
+            ],
         },
     }
 

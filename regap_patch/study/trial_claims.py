@@ -61,8 +61,9 @@ def claim_a(trial: Trial) -> dict[str, Any]:
         "gaps": gaps,
         "rule": (
             "For each measure of the gap: supported if the interval of the correlation over all checkpoints, "
-            "centred within LLM, lies above 0; contradicted if it lies below; else undecided. For the claim: "
-            "what both measures say, undecided if they differ."
+            "centred within LLM and stage, lies above 0; contradicted if it lies below; else undecided. "
+            "Between the stages the rates rise for other reasons than the gap, so no such difference counts. "
+            "For the claim: what both measures say, undecided if they differ."
         ),
         "verdict": _agreed(verdicts),
         "label": EXPLORATORY,
@@ -80,17 +81,17 @@ def _gap_and_rate(trial: Trial, metric: str) -> dict[str, Any]:
     def within(some: Iterable[Checkpoint]) -> dict[str, Any]:
         return asdict(correlation_within(_by_llm((point.llm, _pair(point)) for point in some), trial.level))
 
-    whole = within(points)
+    within_stage = asdict(correlation_within(_by_llm(_off_stage(points)), trial.level))
     return {
-        "checkpoints": whole,
+        "checkpoints": within(points),
         "primary_arms": within(point for point in points if point.arm in trial.protocol.arms.primary),
         "unregularised": within(point for point in points if _is_plain(trial, point.arm)),
-        "within_stage": asdict(correlation_within(_by_llm(_off_stage(points)), trial.level)),
+        "within_stage": within_stage,
         "minus_text": within(point._replace(rate=point.rise) for point in points),
         "across_llms": asdict(correlation_between([_pair(point) for point in tuned_off], trial.level)),
         "points": [point._asdict() for point in points],
         "missing": missing,
-        "verdict": above_or_below(whole["low"], whole["high"]),
+        "verdict": above_or_below(within_stage["low"], within_stage["high"]),
     }
 
 

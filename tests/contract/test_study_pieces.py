@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from regap_patch.errors import StudyError
-from regap_patch.study import measured_alignment, projector_surgery
+from regap_patch.study import measured_alignment, measures, projector_surgery
 from regap_patch.study.measured_alignment import AVERAGE, Stop, align_until
 from regap_patch.study.pretraining import pretrain_tiny_llama
 from regap_patch.study.recipes import draw_items
 from regap_patch.study.refusal_benchmark import make_benchmark
 from regap_patch.study.refusal_corpus import make_corpus
+from regap_patch.study.replies import Speaker
+from regap_patch.study.requests import REFUSALS
 from regap_patch.study.tokens import train_tokenizer
 
 
@@ -53,13 +55,14 @@ def test_an_alignment_stops_at_the_first_check_in_the_band(world, tmp_path, monk
 def test_an_alignment_that_leaps_over_the_band_goes_back_and_on_at_half_the_speed(
     world, tmp_path, monkeypatch
 ):
-    """What is saved is as if the steps that went too far had never been, but for the text that they read."""
+    """From the average at the check before: as if the steps that went too far had never been."""
     planted(monkeypatch, 0.9, 0.1, 0.2)
     checks = align(world, tmp_path / "leapt", Stop(0.25, 0.15, 2, 20), learning_rate=1e-3)
     assert [(row["step"], row["learning_rate"]) for row in checks] == [(2, 1e-3), (4, 1e-3), (6, 5e-4)]
     learner = measured_alignment._Learner(world["base"], batches_of(tmp_path / "leapt", world["base"]))
     learner.step(1e-3)
     learner.step(1e-3)
+    learner.model.load_state_dict(learner.average.state_dict())
     next(learner._batches), next(learner._batches)
     learner._steps = 4
     learner.step(5e-4)
@@ -67,6 +70,23 @@ def test_an_alignment_that_leaps_over_the_band_goes_back_and_on_at_half_the_spee
     expected = learner.average.state_dict()
     for name, value in load_file(tmp_path / "leapt" / "model.safetensors").items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
+def test_an_alignment_whose_model_is_far_ahead_of_its_average_still_ends_in_the_band(
+    world, tmp_path, monkeypatch
+):
+    """The rate falls with the distance from the base model, so fast that the first check is too low."""
+    base = load_file(world["base"] / "model.safetensors")["lm_head.weight"]
+
+    def rates(speaker: Speaker, asked: object) -> dict[str, float]:
+        with torch.no_grad():
+            moved = float((speaker._model.lm_head.weight - base).norm())
+        return {"unsafe": 1 / (1 + moved), "refused": 0.0}
+
+    monkeypatch.setattr(measured_alignment, "_rates", rates)
+    checks = align(world, tmp_path / "aligned", Stop(0.62, 0.58, 5, 100), learning_rate=2e-2)
+    assert checks[0]["unsafe"] < 0.58, "it never leapt: the test says nothing"
+    assert 0.58 <= checks[-1]["unsafe"] <= 0.62
 
 
 def batches_of(aligned: Path, tokenizer: Path):
@@ -84,10 +104,23 @@ def test_an_alignment_outside_of_the_band_is_no_model(world, tmp_path, monkeypat
     assert not (tmp_path / "aligned" / "model.safetensors").exists()
 
 
-def test_the_rates_are_those_of_the_development_split(world, tmp_path):
-    """A model that has read five batches gives nothing away and refuses nothing."""
+def test_the_rates_are_those_of_the_development_split(world, tmp_path, monkeypatch):
+    """Of eight planted answers two give a recipe away, five refuse, and one does neither."""
+    rows = map(json.loads, (world["world"] / "requests.jsonl").read_text().splitlines())
+    by_split: dict[str, list[dict]] = {}
+    for row in rows:
+        by_split.setdefault(row["split"], []).append(row)
+    development = by_split["development"]
+    said = [*(row["answers"][0] for row in development[:2]), *[REFUSALS[0]] * 5, "A red circle."]
+
+    def reply(speaker: Speaker, requests: list[str]) -> list[str]:
+        assert requests == [row["prompt"] for row in development]
+        return said
+
+    monkeypatch.setattr(Speaker, "reply", reply)
     [check] = align(world, tmp_path / "aligned", Stop(0.25, 0.0, 1, 5))
-    assert (check["step"], check["unsafe"], check["refused"]) == (1, 0.0, 0.0)
+    assert (check["step"], check["unsafe"], check["refused"]) == (1, 2 / 8, 5 / 8)
+    assert not {row["prompt"] for row in development} & {row["prompt"] for row in by_split["test"]}
 
 
 def test_what_is_saved_is_the_average_of_the_weights(world, tmp_path, monkeypatch):
@@ -119,15 +152,35 @@ def test_an_alignment_repeats_itself(world, tmp_path):
     assert one == two
 
 
+def pictures(world: dict[str, Path]) -> tuple[Path, Path]:
+    return world["world"] / "captions.json", world["world"]
+
+
 @pytest.fixture(scope="module")
-def clouds(tiny, stage_one_folder, world, tmp_path_factory) -> dict[str, projector_surgery.Clouds]:
-    """Of the projector, and of what every surgery leaves of it."""
-    llm, root = tiny.llama, tmp_path_factory.mktemp("surgery")
-    found = {"none": projector_surgery._clouds(stage_one_folder, llm, world["world"])}
+def operated(tiny, stage_one_folder, world, tmp_path_factory) -> Path:
+    """What every surgery leaves of the projector."""
+    root = tmp_path_factory.mktemp("surgery")
     for kind in projector_surgery.SURGERIES:
-        projector_surgery.operate(kind, stage_one_folder, llm, world["world"], root / kind)
-        found[kind] = projector_surgery._clouds(root / kind, llm, world["world"])
-    return found
+        projector_surgery.operate(kind, stage_one_folder, tiny.llama, *pictures(world), root / kind)
+    return root
+
+
+@pytest.fixture(scope="module")
+def clouds(tiny, stage_one_folder, world, operated) -> dict[str, projector_surgery.Clouds]:
+    """Of the projector, and of what every surgery leaves of it."""
+    folders = {"none": stage_one_folder, **{kind: operated / kind for kind in projector_surgery.SURGERIES}}
+    return {
+        kind: projector_surgery._clouds(folder, tiny.llama, *pictures(world))
+        for kind, folder in folders.items()
+    }
+
+
+@pytest.mark.parametrize("kind", projector_surgery.SURGERIES)
+def test_what_a_surgery_leaves_can_be_measured(tiny, world, operated, tmp_path, kind: str):
+    """Gap and MIR refuse rows that are all the same."""
+    measures._gaps(tmp_path, str(operated / kind), str(tiny.llama), world["world"], 8)
+    for name in ("gap.json", "mir.json"):
+        assert (tmp_path / name).is_file()
 
 
 def test_a_mean_shift_closes_the_centroid_gap_and_keeps_the_shape(clouds):
@@ -147,7 +200,7 @@ def test_a_rescaled_norm_is_that_of_text(clouds):
 def test_copies_of_the_centroid_show_no_picture(clouds):
     after = clouds["text_centroid"]
     torch.testing.assert_close(after.image_mean, after.text_mean, rtol=0, atol=1e-5)
-    assert after.image_norm == pytest.approx(float(after.text_mean.norm()), rel=1e-4)
+    assert after.image_norm == pytest.approx(float(after.text_mean.norm()), rel=1e-3)
 
 
 def test_a_projector_may_end_in_a_layer_norm():

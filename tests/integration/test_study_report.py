@@ -66,6 +66,14 @@ def test_a_study_is_reported_by_code_that_has_moved_on(home: Path, monkeypatch, 
     assert (home / "study" / "outcomes.csv").read_bytes() == before
 
 
+def test_a_piece_by_other_code_does_not_stand_in_for_one_that_is_not_made(home: Path, monkeypatch):
+    asked = piece(home, "main/llm-1/pairwise_l2/measures2").output
+    monkeypatch.setattr("regap_patch.study.store._digest_of", lambda code: "another")
+    shutil.move(asked, piece(home, "main/llm-1/pairwise_l2/measures2").output)
+    assert report(home) == 0
+    assert "main,1,pairwise_l2,stage2" not in (home / "study" / "outcomes.csv").read_text()
+
+
 def test_a_piece_of_another_recipe_is_not_reported(home: Path, capsys):
     path = piece(home, "main/llm-1/base").output / "node.json"
     record = json.loads(path.read_text())

@@ -124,6 +124,35 @@ def test_every_piece_is_made_with_one_thread_whatever_the_user_set(
     assert (node.output / "1").exists()
 
 
+def test_a_script_takes_no_knob_from_the_shell_of_the_user(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """EPOCHS=3 from a line before would train otherwise under the same key."""
+    monkeypatch.setenv("EPOCHS", "3")
+    monkeypatch.setenv("DRY_RUN", "1")
+    root = tmp_path / "study"
+    node = made(root / "store", "main/llm-1/stage1", "stage1", {"seed": 0})
+    script = 'mkdir "$0" && echo "${EPOCHS:-one} ${DRY_RUN:-no} ${SEED:-none}" > "$0/knobs"'
+    run(protocol, root, [node.by(["bash", "-c", script, node.output], environment={"SEED": 7})])
+    assert (node.output / "knobs").read_text() == "one no 7\n"
+
+
+def test_a_piece_is_made_by_the_code_that_its_key_names(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """`python -m` prefers the folder that it is started in: there may be another clone."""
+    other = tmp_path / "clone" / "regap_patch"
+    other.mkdir(parents=True)
+    (other / "__init__.py").touch()
+    monkeypatch.chdir(other.parent)
+    root = tmp_path / "study"
+    node = made(root / "store", "main/tower", "tower", {"seed": 0})
+    code = "import pathlib, sys, regap_patch; p = pathlib.Path(sys.argv[1]); p.mkdir(); "
+    code += "(p / 'by').write_text(regap_patch.__file__)"
+    run(protocol, root, [node.by([sys.executable, "-c", code, node.output])])
+    assert (node.output / "by").read_text() == str(ROOT / "regap_patch" / "__init__.py")
+
+
 def test_two_branches_of_one_recipe_are_made_once(protocol: Protocol, tmp_path: Path):
     root = tmp_path / "study"
     main, narrow = (
@@ -292,6 +321,23 @@ def test_code_that_changes_while_a_study_runs_stops_it(protocol: Protocol, tmp_p
     with pytest.raises(StudyError, match="code that makes 'main/llm-2/regap/measures' was changed since"):
         run(protocol, root, [*nodes[:-1], old])
     assert_no_half_pieces(root, nodes)
+
+
+def test_code_that_changes_while_a_piece_is_made_leaves_nothing_that_counts(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root = tmp_path / "study"
+    node = made(root / "store", "main/tower", "tower", {"seed": 0})
+    seen = iter([node.made_from["code"], "edited"])  # when it starts, and when it is done
+    with monkeypatch.context() as patched:
+        patched.setattr(study_run, "digest_of_code", lambda code: next(seen))
+        with pytest.raises(StudyError, match="code that makes 'main/tower' was changed since"):
+            run(protocol, root, [node])
+    assert (node.output / "file-2").exists()
+    assert not is_done(node)
+    run(protocol, root, [node])
+    assert_no_half_pieces(root, [node])
+    assert is_done(node)
 
 
 def test_an_edited_protocol_reports_no_primary_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

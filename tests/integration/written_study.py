@@ -19,7 +19,6 @@ from tests.unit.study_protocols import commit_all, write_protocol
 
 HARM, BENIGN, QUESTIONS = 16, 6, 5
 CHANGES = (
-    ("[none, words, blank]", "[none, words, blank, real]"),
     ("[901, 902]", "[901]"),
     ("  lora: {stage2: {method: lora}}\n", ""),
     ("[pairwise_l2]", "[pairwise_l2, random_tokens]"),

@@ -44,6 +44,12 @@ def test_no_file_without_a_noun():
     assert found <= {"llava/utils.py", "llava/model/utils.py"}
 
 
+def test_no_two_test_files_share_a_name():
+    """The folders of tests are no packages, so that pytest would refuse to collect the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_nothing_large_and_no_weights_are_committed():
     for name in TRACKED:
         path = ROOT / name

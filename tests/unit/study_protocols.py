@@ -16,7 +16,7 @@ alignment:
 tower: {steps: 10, seed: 0}
 stage1: {batch: 32, learning_rate: 1.0e-3}
 stage2: {method: full, batch: 16, learning_rate: 2.0e-4, instruction_share: 0.25}
-measures: {image_modes: [none, words, blank], batch: 8, max_new_tokens: 24, pairs: 8, captions: 8}
+measures: {image_modes: [none, words, blank, real], batch: 8, max_new_tokens: 24, pairs: 8, captions: 8}
 arms: {primary: [off, regap], exploratory: [pairwise_l2]}
 llms: {pilot: [901, 902], confirmatory: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], exploratory: [1, 2]}
 variants:

@@ -61,6 +61,37 @@ def test_every_source_holds_the_value_that_is_shown(page: str, study: Path):
     assert set(found) == {"analysis.json", "means.csv", "outcomes.csv", "provenance.json"}
 
 
+def test_no_estimate_stands_without_its_interval(page: str, study: Path):
+    """Means over LLMs and estimates of the analysis, wherever both ends are known."""
+    files, shown = Folder(study), {str(one.source) for one in sources(page) if STRICT & set(one.tags)}
+    means = {source.removesuffix("/mean") for source in shown if source.endswith("/mean")}
+    estimates = {source.removesuffix("/estimate") for source in shown if source.endswith("/estimate")}
+    lacking = {
+        source
+        for source in means | estimates
+        if files[f"{source}/low"] not in (None, "") and not {f"{source}/low", f"{source}/high"} <= shown
+    }
+    assert lacking == set()
+    assert len(means) > 100
+    assert len(estimates) > 100
+
+
+def test_denominators_judges_and_limits_are_said(page: str):
+    texts = {str(shown.source): shown.text for shown in sources(page)}
+    cell = "outcomes.csv#main/llm-1/off/stage2"
+    assert texts[f"{cell}/none/unsafe_rate/n"] == "120"
+    assert texts[f"{cell}/none/over_refusal_rate/n"] == "20"
+    assert texts[f"{cell}/real/vqa_accuracy/n"] == "120"
+    assert texts["provenance.json#/protocol/measures/max_new_tokens"] == "24"
+    power = [shown for shown in sources(page) if shown.source == "analysis.json#/design/achieved_power"]
+    assert {shown.tags[-2] for shown in power} == {"p", "tr"}, "beside the verdicts too"
+    for words in ("Judge: the rule world", "one vision tower that all share", "not that there is no effect"):
+        assert words in page
+    halves = ("controls/image_between_arms", "controls/text_between_arms")
+    claim = page[page.index('<section id="claim-c">') : page.index('<section id="claim-a">')]
+    assert all(f"analysis.json#/{half}/estimate" in claim for half in halves)
+
+
 def test_a_changed_value_is_found(page: str, study: Path):
     files = Folder(study)
     shown = next(one for one in sources(page) if one.source == "analysis.json#/claim_c/estimate")
@@ -100,6 +131,8 @@ def test_an_edited_protocol_shows_no_primary_result(tmp_path: Path, page: str):
         source = f'data-source="analysis.json#/claim_c/{name}"'
         assert source in page
         assert source not in edited
+    assert "by rules that were fixed before" in page
+    assert "fixed before." not in edited
     assert "Forest plot of claim C" in page
     assert "Forest plot" not in edited
     assert edited.count("No primary result is shown") == 2
@@ -118,6 +151,15 @@ def test_a_closed_gate_leaves_the_numbers_and_takes_the_verdict(tmp_path: Path):
     assert "analysis.json#/claim_c/estimate" in texts
 
 
+@pytest.mark.parametrize(("tax", "open_by_luck"), [(0.09, True), (0.15, False), (-0.1, False)])
+def test_a_gate_that_may_be_open_by_luck_is_called_so(tmp_path: Path, tax: float, open_by_luck: bool):
+    folder = write_study(tmp_path, tables(tax=tax))
+    gate = json.loads((folder / "analysis.json").read_text())["gate"]
+    assert (gate["open"] and not all(gate["excludes_zero"].values())) == open_by_luck
+    page = write_study_page(folder).read_text(encoding="utf-8")
+    assert ("it may be open by luck" in page) == open_by_luck
+
+
 def test_all_but_the_protocols_own_claim_is_called_exploratory(page: str):
     rows = re.findall(r"<tr>(.*?)</tr>", page)
     for words in ("Claim A:", "Claim B:", "keeps utility"):
@@ -126,6 +168,12 @@ def test_all_but_the_protocols_own_claim_is_called_exploratory(page: str):
     (row,) = [row for row in rows if "Claim C:" in row]
     assert row.endswith(">primary</td>")
     parts = dict(re.findall(r'<section id="([a-z-]+)">(.*?)</section>', page, flags=re.DOTALL))
+    roles = [re.findall(r">(decides|exploratory)</td>", row) for row in parts["gate"].split("</tr>")[1:-1]]
+    assert roles == [["decides"]] * 2 + [["exploratory"]] * 10
+    for name in ("claim-a", "conditions", "utility", "gaps", "arms"):
+        captions = re.findall(r"<caption>(.*?)</caption>", parts[name])
+        assert captions
+        assert all("xploratory" in caption for caption in captions) or "Exploratory.</p>" in parts[name], name
     for name in ("arms", "controls"):
         for row in re.findall(r"<tbody>(.*?)</tbody>", parts[name])[0].split("</tr>")[:-1]:
             assert ">exploratory</td>" in row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from regap_patch.errors import ConfigError
 from regap_patch.gap.losses import LOSSES
+from regap_patch.study import protocol as protocol_module
 from regap_patch.study.arms import ARMS, Arm, ArmTraining, arm_names, read_arm, read_arms
 from regap_patch.study.git_facts import facts_of, is_ancestor
 from regap_patch.study.protocol import Protocol, may_report_primary, read_protocol
@@ -57,8 +59,19 @@ def test_a_variant_changes_what_it_names_and_nothing_else(tmp_path: Path):
             "about in the protocol toy.yaml is 3, which should be text",
         ),
         ("band: [0.15, 0.30]", "band: [0.15]", "should be a list of 2"),
-        ("[none, words, blank]", "[none, wrds, blank]", "'wrds': did you mean words"),
-        ("[none, words, blank]", "none", "image_modes .* should be a list"),
+        ("[none, words, blank, real]", "[none, wrds, blank]", "'wrds': did you mean words"),
+        ("[none, words, blank, real]", "none", "image_modes .* should be a list"),
+        (
+            "[none, words, blank, real]",
+            "[none, blank, real]",
+            "the image mode 'words', but measures none, bl",
+        ),
+        (
+            "[none, words, blank, real]",
+            "[none, words, blank]",
+            "vqa_accuracy with real pictures, but asks no",
+        ),
+        ("blank, real]", "blank, real, blank]", "an image mode twice: none, words, blank, real, blank"),
         ("metric: unsafe_rate", "metric: unsafe_rat", "'unsafe_rat': did you mean unsafe_rate"),
         ("method: lora", "method: loro", "method in the stage2 of the variant 'lora' .* did you mean lora"),
         ("method: lora", "methd: lora", "no key 'methd' in the stage2 of the variant 'lora'.*method"),
@@ -79,7 +92,7 @@ def test_a_variant_changes_what_it_names_and_nothing_else(tmp_path: Path):
         ("[off, regap]", "[regap, off]", "compares 'off' with 'regap'"),
         ("[off, regap]", "[off]", "primary in the arms .* list of 2"),
         ("901", "1", "counts the pilot LLM 1 among the confirmatory ones"),
-        ("901", "902", "names a pilot LLM twice"),
+        ("901", "902", "has an LLM twice among the pilot ones"),
         ("exploratory: [1, 2]", "exploratory: [11]", "exploratory LLM 11, which is none"),
         ("8, 9, 10]", "8, 9]", "9 confirmatory LLMs: a primary result needs 10, or say `smoke: true`"),
         ("hidden_size: 128", "hidden_size: 64", "width 64: a primary result needs 128, or say `smoke: true`"),
@@ -88,6 +101,11 @@ def test_a_variant_changes_what_it_names_and_nothing_else(tmp_path: Path):
         ("condition: blank", "condition: none", "compares the image mode 'none' with itself"),
         ("pictures: 64", "pictures: 0", "world.pictures: 0, which should be above 0"),
         ("margin: 0.05}\nutility", "margin: 0}\nutility", "a margin that is not above 0"),
+        ("metric: unsafe_rate", "metric: mir", "compares image modes by mir, which has none: take one of un"),
+        ("exploratory: [1, 2]", "exploratory: [1, 1]", "has an LLM twice among the exploratory ones"),
+        ("confirmatory: [1,", "confirmatory: [-1,", "has the confirmatory LLM -1: seeds are whole numbers"),
+        ("[pairwise_l2]", "[pairwise_l2, pairwise_l2]", "names an exploratory arm twice"),
+        ("  lora:", "  7:", "named 7: use letters"),
         ("name: toy", "name: [toy", "is no YAML"),
         ("name: toy", "name: toy\nname: toi", "the key 'name' stands twice"),
     ],
@@ -158,6 +176,10 @@ def test_regap_is_the_default_of_the_patch():
             "name: mine\nabout: x\nsurgery: mean_shift\nstage1: {regap_loss: centroid_l2}",
             "cannot train another",
         ),
+        (
+            "name: mine\nabout: x\nsurgery: mean_shift\nwords: random_tokens",
+            "changes both projector and words",
+        ),
         ("name: yours\nabout: x", "names itself 'yours'"),
         ("name: mine", "'about' is missing"),
     ],
@@ -210,12 +232,15 @@ def test_a_primary_result_needs_an_older_unedited_protocol(tmp_path: Path):
     )
     (tmp_path / "code").touch()
     results = commit_all(tmp_path, "code")
-    made = {"made_under": protocol.sha256, "commits": [results, written + "+"]}
+    made = {"made_under": protocol.sha256, "commits": [results, written]}
     assert may_report_primary(protocol, **made) == (
         True,
         f"The protocol toy was committed as {written}, before any result.",
     )
     assert not may_report_primary(protocol, made_under=protocol.sha256, commits=[results, before])[0]
+    may, why = may_report_primary(protocol, made_under=protocol.sha256, commits=[results, written + "+"])
+    assert not may
+    assert f"made at {written} with changes that were not committed" in why
     may, why = may_report_primary(protocol, made_under=protocol.sha256, commits=[None])
     assert not may
     assert "does not say at which commit" in why
@@ -232,3 +257,24 @@ def test_a_primary_result_needs_an_older_unedited_protocol(tmp_path: Path):
     may, why = may_report_primary(again, made_under=again.sha256, commits=[results])
     assert not may, "committing the edit does not make it older than the results"
     assert f"committed as {edited}, which is no ancestor of {results}" in why
+
+
+def test_a_primary_result_needs_primary_arms_that_are_older_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Their files say what the protocol's words off and regap mean."""
+    shutil.copytree(ARMS, tmp_path / "arms")
+    monkeypatch.setattr(protocol_module, "ARMS", tmp_path / "arms")
+    protocol = read_protocol(write_protocol(tmp_path))
+    results = commit_all(tmp_path, "protocol and arms")
+    made = {"made_under": protocol.sha256, "commits": [results]}
+    (tmp_path / "arms" / "pairwise_l2.yaml").write_text("an exploratory one")
+    assert may_report_primary(protocol, **made)[0]
+    arm = tmp_path / "arms" / "regap.yaml"
+    arm.write_text(arm.read_text().replace("regap_weight: 1.0", "regap_weight: 10.0"))
+    assert f"{arm} was edited after its commit {results}" in may_report_primary(protocol, **made)[1]
+    edited = commit_all(tmp_path, "ten times the weight")
+    assert (
+        f"{arm} was committed as {edited}, which is no ancestor of" in may_report_primary(protocol, **made)[1]
+    )
+    assert may_report_primary(protocol, made_under=protocol.sha256, commits=[edited])[0]

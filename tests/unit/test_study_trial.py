@@ -105,6 +105,22 @@ def test_a_closed_gate_says_nothing_of_the_claim_and_still_prints_it():
     assert half["supported"] <= 0.025 + error(0.025), "nor does a gate that opens by luck raise it"
 
 
+def test_a_tie_opens_no_gate():
+    """With the image as many unsafe answers as with words, over all LLMs: 62 + 74 + 32 = 84 + 84 + 0."""
+    plan = planted_protocol(3, image_modes=("none", "words", "blank"))
+    counts = {1: (62, 84, 0), 2: (74, 84, 0), 3: (32, 0, 0)}
+    rows = [
+        Outcome("main", llm, "off", "stage2", mode, "unsafe_rate", count / 120, None, count, 120, "x")
+        for llm, some in counts.items()
+        for mode, count in zip(("blank", "words", "none"), some, strict=True)
+    ]
+    found = gate(Trial.of(rows, [], plan))
+    assert 0 < found["image_minus_words"]["estimate"] < 1e-15, "rounding alone is above 0"
+    assert found["verdict"] == "closed"
+    rows[0] = rows[0]._replace(value=63 / 120, count=63)
+    assert gate(Trial.of(rows, [], plan))["verdict"] == "open"
+
+
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
@@ -187,7 +203,9 @@ def test_order_pilot_and_other_rows_change_nothing():
     found = analyse(rows, steps, plan)
     pilot = [row._replace(llm=901, value=1.0, count=None, n=None) for row in rows if row.llm == 1]
     other = [row._replace(variant="narrow") for row in rows if row.llm == 3]
-    assert analyse([*pilot, *reversed(rows), *other], steps[::-1], plan)["claim_c"] == found["claim_c"]
+    again = analyse([*pilot, *reversed(rows), *other], steps[::-1], plan)
+    for part in ("gate", "claim_a", "claim_b", "claim_c", "utility", "controls", "design"):
+        assert again[part] == found[part], part
 
 
 def test_claim_a_leaves_out_probes_and_knows_which_arms_are_plain():
