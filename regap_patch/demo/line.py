@@ -19,11 +19,15 @@ class Line:
     Args:
         most: requests at once, the one being answered included.
         most_per_client: of one client.
+
+    Attributes:
+        closed: no more are taken.
     """
 
     def __init__(self, most: int = 32, most_per_client: int = 2) -> None:
         self._most, self._most_per_client = most, most_per_client
         self._tickets: list[Ticket] = []
+        self.closed = False
         self._moved = threading.Condition()
 
     def __len__(self) -> int:
@@ -37,9 +41,11 @@ class Line:
             client: whose.
 
         Raises:
-            DemoError: the line is full, or the client has its share of it.
+            DemoError: the line is full or closed, or the client has its share of it.
         """
         with self._moved:
+            if self.closed:
+                raise DemoError("The demo is being ended, so nothing is answered any more: start it again.")
             mine = Counter(ticket.client for ticket in self._tickets)[client]
             if mine >= self._most_per_client:
                 raise DemoError(
@@ -61,6 +67,13 @@ class Line:
             for ticket in mine:
                 ticket.stop()
             return len(mine)
+
+    def close(self) -> None:
+        """Stop all requests, and take no more."""
+        with self._moved:
+            self.closed = True
+            for ticket in self._tickets:
+                ticket.stop()
 
     def ahead_of(self, ticket: Ticket) -> int:
         """How many are before this one."""

@@ -133,7 +133,8 @@ class Session:
         return self.line.stop(client)
 
     def close(self) -> None:
-        """Let go of both models."""
+        """Stop all that runs, and let go of both models."""
+        self.line.close()
         for thread, side in zip(self._threads, self.sides, strict=True):
             thread.submit(side.close)
             thread.shutdown()
@@ -159,7 +160,13 @@ class Session:
         pause = threading.Event()
         while not so_far.finished:
             answers = list(so_far.answers)
-            number, answers[number] = news.get()
+            try:
+                number, answers[number] = news.get(timeout=PATIENCE)
+            except queue.Empty:
+                if ticket.stopped:  # a model that loads, or is behind an address, hears of it late
+                    yield _stopped(so_far)
+                    return
+                continue
             while not news.empty():
                 number, answer = news.get()
                 answers[number] = answer
@@ -193,7 +200,9 @@ class Session:
 
 
 def _stopped(comparison: Comparison) -> Comparison:
-    left, right = (replace(answer, state="stopped") for answer in comparison.answers)
+    left, right = (
+        answer if answer.state in FINAL else replace(answer, state="stopped") for answer in comparison.answers
+    )
     return replace(comparison, answers=(left, right))
 
 
