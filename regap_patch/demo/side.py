@@ -188,8 +188,10 @@ def _answered(reply: Reply, so_far: Answer) -> Answer:
 
 
 def _measured(so_far: Answer, target: Any, question: Asked) -> Answer:
-    """A gap that cannot be taken is no failure of the answer."""
+    """A gap that cannot be taken, for whatever reason, is no failure of the answer."""
     try:
         return replace(so_far, gap=gap_of(target, question.question))
-    except ReGapError as error:
-        return replace(so_far, no_gap=str(error))
+    except Exception as error:
+        if not isinstance(error, ReGapError):
+            logger.exception("the gap was not measured")
+        return replace(so_far, no_gap=in_words(error))

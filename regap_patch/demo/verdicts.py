@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from regap_patch.records import Kind as SampleKind
 from regap_patch.records import Label, ResponseClass
 
 EITHER: tuple[SampleKind, ...] = ("harm", "benign")
+_TURN = threading.Lock()  # both sides have the same judges, whose tokenizers and models are for one thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,12 @@ class Badge:
 
 
 def badges(judges: Sequence[Judge], question: str, answer: str, kind: Kind) -> tuple[Badge, ...]:
-    """A badge of each judge. One that fails is unscored, and the others are heard all the same."""
-    return tuple(_badge(judge, question, answer, kind) for judge in judges)
+    """A badge of each judge, asked by one side at a time.
+
+    One that fails is unscored, and the others are heard all the same.
+    """
+    with _TURN:
+        return tuple(_badge(judge, question, answer, kind) for judge in judges)
 
 
 def _badge(judge: Judge, question: str, answer: str, kind: Kind) -> Badge:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from io import BytesIO
 
 import pytest
 from PIL import Image
 
 from regap_patch.demo import Line, Request, Session, checked
+from regap_patch.demo import side as side_module
 from regap_patch.demo.requests import MODES, asked, possible_modes
 from regap_patch.errors import DemoError, EvaluationError
 from regap_patch.judges import make_judge
+from regap_patch.judges.protocol import Judgement
 from regap_patch.safety.image_modes import WORDS
 from tests.unit.demo_sides import Gate, TellingTarget, echo, saying, side
 from tests.unit.evaluation_items import noisy_picture
@@ -198,6 +201,80 @@ def test_to_stop_ends_both_columns_and_frees_the_line():
     final = last(running)
     assert [(answer.state, answer.text) for answer in final.answers] == [("stopped", "a"), ("stopped", "d")]
     assert len(made.line) == 0
+
+
+@pytest.mark.parametrize("stage", ["loading", "answering"])
+def test_to_stop_does_not_wait_for_a_model_that_hears_nothing(stage):
+    free = threading.Event()
+
+    def late(question):
+        assert free.wait(60)
+        yield "late"
+
+    def open_late():
+        assert free.wait(60)
+        return TellingTarget(echo)
+
+    made = session(saying("a"), late)
+    if stage == "loading":
+        made.sides[1].open = open_late
+    running = made.ask(Request("fold ?", mode="none"), "ann")
+    while next(running).answers[0].state != "done":
+        pass
+    made.stop("ann")
+    final = last(running)
+    assert not free.is_set()
+    assert [answer.state for answer in final.answers] == ["done", "stopped"]
+    assert len(made.line) == 0
+    free.set()
+    assert last(made.ask(Request("again ?", mode="none"), "bob")).finished
+
+
+def test_the_end_stops_all_and_lets_nobody_in():
+    gate, target = Gate("a", "b", "c"), TellingTarget(saying("never"))
+    made = session(gate)
+    made.sides[1].open = lambda: target
+    running = made.ask(Request("fold ?", mode="none"), "ann")
+    next(running)
+    assert next(running)
+    assert gate.begun.wait(20)
+    ending = threading.Thread(target=made.close)
+    ending.start()
+    while not made.line.closed:
+        time.sleep(0.01)
+    gate.open(1)  # its next word is its last
+    ending.join(20)
+    assert not ending.is_alive()
+    assert target.closed
+    with pytest.raises(DemoError, match="ended"):
+        next(made.ask(Request("fold ?", mode="none"), "bob"))
+
+
+def test_both_sides_do_not_ask_a_judge_at_once():
+    class Alone:
+        name, kinds, meta_fields, threshold = "alone", ("harm", "benign"), (), None
+        inside, most = 0, 0
+
+        def judge(self, exchanges):
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.2)
+            self.inside -= 1
+            return [Judgement("safe", "refusal") for _ in exchanges]
+
+    judge = Alone()
+    last(session(judges=[judge]).ask(Request("fold ?", mode="none", kind="harm")))
+    assert judge.most == 1
+
+
+def test_a_gap_that_breaks_is_no_failure_of_the_answer(monkeypatch):
+    def broken(target, question):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(side_module, "gap_of", broken)
+    left, _ = last(session().ask(Request("fold ?", PICTURE))).answers
+    assert (left.state, left.text) == ("done", "fold ? seen")
+    assert left.no_gap == "RuntimeError: no memory"
 
 
 def test_whoever_goes_away_frees_the_line():
