@@ -6,6 +6,7 @@ What comes out is what is shown, exported and given to the models, all three the
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,8 @@ MOST_PIXELS = 40_000_000  # told by the header, before a pixel is unpacked
 LONGEST_SIDE = 2048  # what is longer is scaled down: towers see 336 to some 1000 pixels
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MOVING = ("PNG", "WEBP", "GIF")  # a JPEG of several pictures is a photograph with its preview
+ORIENTATION, TURNED = 0x0112, range(2, 9)  # of EXIF; 1 is upright
+_TURN = threading.Lock()  # 40 million pixels take half a gigabyte while they are looked at
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 
@@ -75,7 +78,7 @@ def checked(data: bytes) -> Picture:
     if not data:
         raise DemoError("The picture has no bytes: upload it again.")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as opened:
+        with _TURN, Image.open(BytesIO(data), formats=FORMATS) as opened:
             _check_header(opened)
             opened.load()
             return _as_png(opened)
@@ -116,19 +119,20 @@ def _as_png(opened: Any) -> Picture:
     from PIL import Image, ImageOps
 
     changes = []
-    upright = ImageOps.exif_transpose(opened)
-    if upright.size != opened.size or upright.tobytes() != opened.tobytes():
+    if opened.getexif().get(ORIENTATION) in TURNED:
+        ImageOps.exif_transpose(opened, in_place=True)
         changes.append("turned as its EXIF says")
-    if upright.has_transparency_data:
-        ground = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(ground, upright.convert("RGBA"))
+    if opened.has_transparency_data:
+        clear = opened.convert("RGBA")
+        plain = Image.new("RGB", opened.size, "white")
+        plain.paste(clear, mask=clear)
         changes.append("laid on white")
-    plain = upright.convert("RGB")
+    else:
+        plain = opened.convert("RGB")
     if max(plain.size) > LONGEST_SIDE:
         changes.append(f"scaled down from {plain.width} x {plain.height}")
         plain.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     written = BytesIO()
-    Image.frombytes("RGB", plain.size, plain.tobytes()).save(
-        written, "PNG"
-    )  # pixels alone: no place, no camera
+    pixels = Image.frombytes("RGB", plain.size, plain.tobytes())  # and nothing else: no place, no camera
+    pixels.save(written, "PNG")
     return Picture(written.getvalue(), *plain.size, ", ".join(changes))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import random
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import pytest
@@ -165,6 +167,24 @@ def test_a_bomb_is_not_unpacked(monkeypatch):
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", never)
     with pytest.raises(DemoError, match="pixels"):
         checked(png_header(10_000, 10_000))
+
+
+def test_one_is_unpacked_at_a_time(monkeypatch):
+    """A small file may hold 40 million pixels, and many may come at once."""
+    inside, most, convert = [], [], pictures._as_png
+
+    def watched(opened):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.1)
+        inside.pop()
+        return convert(opened)
+
+    monkeypatch.setattr(pictures, "_as_png", watched)
+    data = saved(quarters(), "PNG")
+    with ThreadPoolExecutor(4) as pool:
+        assert len({picture.png for picture in pool.map(checked, [data] * 4)}) == 1
+    assert most == [1, 1, 1, 1]
 
 
 def test_torn_bytes_of_every_kind_end_in_a_sentence():
