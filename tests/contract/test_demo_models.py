@@ -155,7 +155,15 @@ def test_torn_weights_fail_in_their_own_column(llava_folder, tmp_path):
     session.close()
 
 
-def test_a_model_that_dies_in_the_middle_is_loaded_again(llava_folder, monkeypatch):
+@pytest.mark.parametrize(
+    ("death", "says", "loaded_again"),
+    [
+        (RuntimeError("device-side assert triggered"), "RuntimeError: device-side assert triggered", True),
+        (torch.OutOfMemoryError("CUDA out of memory"), "memory of cpu: ask for fewer", False),
+    ],
+    ids=["of anything", "of memory"],
+)
+def test_a_model_that_dies_in_the_middle_is_there_again(llava_folder, monkeypatch, death, says, loaded_again):
     session, _ = session_of(flags(llava_folder, llava_folder))
     request = Request(PROMPT, PICTURE, max_new_tokens=6)
     whole = last(session.ask(request))
@@ -165,16 +173,17 @@ def test_a_model_that_dies_in_the_middle_is_loaded_again(llava_folder, monkeypat
     def dying(*args, **kwargs):
         calls.append(1)
         if len(calls) == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise death
         return forward(*args, **kwargs)
 
     monkeypatch.setattr(model, "forward", dying)
     left, right = last(session.ask(request)).answers
     assert left.state == "failed"
-    assert "memory" in left.error
+    assert says in left.error
     assert right.text == whole.answers[1].text
     monkeypatch.undo()
     assert last(session.ask(request)).answers[0].text == whole.answers[0].text
+    assert (session.sides[0].target().loaded()[0] is not model) == loaded_again
     session.close()
 
 

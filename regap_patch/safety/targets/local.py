@@ -130,9 +130,13 @@ class LocalTarget(ABC):
                         for number, row, share in zip(numbers, rows, opening, strict=True)
                     }
         except torch.OutOfMemoryError as error:
+            smaller = (
+                "take a smaller --batch_size, into a folder of its own"
+                if len(questions) > 1
+                else "ask for fewer new tokens, or take another --device"
+            )
             raise EvaluationError(
-                f"A batch of {len(questions)} does not fit into the memory of {self.device}: take a smaller "
-                f"--batch_size, into a folder of its own."
+                f"A batch of {len(questions)} does not fit into the memory of {self.device}: {smaller}."
             ) from error
         return [found[number] for number in range(len(questions))]
 
