@@ -80,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise DemoError(f"The page needs gradio ({error}): pip install 'regap[demo]'.") from error
     from regap_patch.demo.examples import drawn_pictures, examples, pictures_of
     from regap_patch.demo.opening import Opening
-    from regap_patch.demo.serving import Where, serve
+    from regap_patch.demo.serving import Where, serve, until_ended
     from regap_patch.demo.session import Session
 
     opening, drawn = Opening(print), drawn_pictures()
@@ -92,14 +92,15 @@ def _run(arguments: argparse.Namespace) -> int:
     app = build_app(session, examples(drawn, Path(arguments.left).parent / "benchmark"))
     where = Where(arguments.host, arguments.port, arguments.root_path, auth)
     try:
-        address = serve(app, where, block=False)
+        address = serve(app, where)
     except OSError as error:
         raise DemoError(f"The page was to be served at port {arguments.port}: {error}") from error
     print(f"{address}\nCtrl-C ends it.", flush=True)
     try:
-        app.block_thread()
+        until_ended()
     finally:
         session.close()
+        app.close(verbose=False)  # what was uploaded goes with it
     return 0
 
 

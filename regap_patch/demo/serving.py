@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from regap_patch.demo.headers import SafeHeaders
 from regap_patch.demo.markup import style
@@ -30,13 +33,12 @@ class Where:
     auth: Callable[[str, str], bool] | None = None
 
 
-def serve(app: Any, where: Where, *, block: bool = True) -> str:
-    """Serve a page; its address.
+def serve(app: Any, where: Where) -> str:
+    """Serve a page, in the background; its address.
 
     Args:
         app: of `build_app`.
         where: and to whom.
-        block: until it is interrupted.
     """
     import gradio as gr
     from starlette.middleware import Middleware
@@ -65,6 +67,17 @@ def serve(app: Any, where: Where, *, block: bool = True) -> str:
         mcp_server=False,
         enable_monitoring=False,
         quiet=True,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
     )
     return str(address)
+
+
+def until_ended() -> None:
+    """Wait for Ctrl-C or a polite kill."""
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+def _as_ctrl_c(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -22,18 +22,20 @@ class Served:
 
     Args:
         line: what is run.
+        files: where it puts its temporary files; None for the usual place.
 
     Attributes:
         said: every line of its output.
     """
 
-    def __init__(self, line: list[str]) -> None:
+    def __init__(self, line: list[str], files: Path | None = None) -> None:
         self.said: list[str] = []
         self._ready = threading.Event()
+        place = {} if files is None else {"TMPDIR": str(files)}
         self.process = subprocess.Popen(
             [sys.executable, *line],
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **place},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -41,7 +41,7 @@ def main(seconds: float) -> None:
     from regap_patch.demo.examples import drawn_pictures, examples
     from regap_patch.demo.line import Line
     from regap_patch.demo.reference import Band, Reference
-    from regap_patch.demo.serving import Where, serve
+    from regap_patch.demo.serving import Where, serve, until_ended
     from regap_patch.demo.session import Session
     from regap_patch.demo.side import Side
     from regap_patch.judges import make_judge
@@ -68,8 +68,10 @@ def main(seconds: float) -> None:
     pictures = drawn_pictures()
     session = Session(left, right, [make_judge("keyword-own")], pictures, Line(most=32, most_per_client=2))
     app = build_app(session, examples(pictures))
-    print(serve(app, Where(port=0), block=False), flush=True)
-    app.block_thread()
+    print(serve(app, Where(port=0)), flush=True)
+    until_ended()
+    session.close()
+    app.close(verbose=False)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,13 @@ DEFAULTS = {
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Served]:
-    with Served(scripted(0.04)) as running:
+def served(tmp_path_factory) -> Iterator[Served]:
+    files = tmp_path_factory.mktemp("files")
+    with Served(scripted(0.04), files) as running:
         yield running
         assert running.lookups == []  # nobody was asked for anything
+    assert running.process.returncode == 0
+    assert [path for path in files.rglob("*") if path.is_file()] == []  # nothing of anybody is left
 
 
 @pytest.fixture
