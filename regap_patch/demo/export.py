@@ -82,9 +82,9 @@ def _asked(comparison: Comparison, texts: bool) -> str:
 def _answer(name: str, answer: Answer, reference: Reference | None, *, hidden: bool) -> str:
     if hidden and answer.error:
         return f"<p>It failed: {escape(shown(answer.error, True, 'remove'))}</p>"
-    if hidden:  # a judge's reason may quote the answer
+    if hidden:  # a reason may quote the answer or the request
         silent = tuple(replace(badge, why="") for badge in answer.badges)
-        answer = replace(answer, badges=silent)
+        answer = replace(answer, badges=silent, no_gap="")
     return f"<pre>{escape(shown(answer.text, hidden, 'remove'))}</pre>{signs(name, answer, reference)}"
 
 

@@ -11,12 +11,14 @@ import pytest
 
 from regap_patch.demo import Request, Session, checked
 from regap_patch.demo.examples import drawn_pictures, examples
+from regap_patch.demo.export import redacted_page
 from regap_patch.demo.handlers import MOST_HISTORY, Form, Handlers, remembered, titles
 from regap_patch.demo.kept_files import KeptFiles
 from regap_patch.demo.markup import curve_figure, inert, modes_table, signs
 from regap_patch.demo.reference import Band, Reference
 from regap_patch.demo.session import Curve
 from regap_patch.demo.side import Answer
+from regap_patch.demo.verdicts import Badge
 from regap_patch.judges import make_judge
 from regap_patch.measure.centroids import LayerDistance
 from tests.unit.demo_sides import TellingTarget, echo, saying, side
@@ -214,6 +216,15 @@ def test_an_export_is_redacted_unless_harmless():
     assert "&lt;script&gt;alert(1)" in whole
     assert "blorp" in exported("benign", texts=False)
     assert handlers().export(None, False) is None
+
+
+def test_a_redacted_export_quotes_no_reasons():
+    _, comparison = last(handlers().ask(form(kind="harm"), "ann"))
+    badge = Badge("strict", "unscored", "judge-error", why="it says blorp")
+    answer = dataclasses.replace(comparison.answers[0], no_gap="ValueError: blorp", badges=(badge,))
+    comparison = dataclasses.replace(comparison, answers=(answer, answer))
+    assert "blorp" not in redacted_page(comparison, ("left", "right"))
+    assert redacted_page(comparison, ("left", "right"), texts=True).count("blorp") == 4
 
 
 def test_kept_files_are_few(tmp_path):
