@@ -191,7 +191,10 @@ class _Page:
             self.does.check_picture, self.picture, [self.picture, self.notice], api_name="check_picture"
         )
         gr.on(
-            [self.picture.change, self.mode.change, self.seed.change],
+            [
+                *(self.picture.change, self.mode.change, self.seed.change),
+                *(self.prompt.blur, self.prompt.submit),  # what is drawn depends on the prompt
+            ],
             self._shown,
             shown,
             self.shown,

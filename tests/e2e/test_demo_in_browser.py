@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="no gradio: pip install 'regap[demo]'")
 
+from regap_patch.demo.requests import Request, asked
 from regap_patch.study.scenes import held_out_scenes, paint
 from tests.contract.tiny_llava import make_model
 from tests.integration.demo_client import Served, scripted
@@ -173,6 +174,17 @@ def test_from_upload_to_export(browser: Any, real: Served, picture: Path, tmp_pa
     assert "[redacted: 26 characters]" in alone.locator("#asked").inner_text()
     assert asked == [file.as_uri()]
     alone.close()
+
+
+def test_what_is_shown_is_what_is_asked(browser: Any, toy: Served):
+    watched = Watched(browser, toy.address)
+    watched.choose("noise")
+    watched.page.locator("#shown").get_by_text("noise picture").wait_for(timeout=WAIT)
+    watched.ask("fold a blorp")
+    watched.finished()
+    drawn = asked(Request("fold a blorp", mode="noise")).picture_sha256
+    watched.page.locator("#shown").get_by_text(f"SHA-256 {drawn[:16]}").wait_for(timeout=WAIT)
+    watched.close()
 
 
 def test_both_columns_grow(browser: Any, toy: Served):
