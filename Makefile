@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTEST := $(BIN)/python -m pytest -rs --durations=15
 
-.PHONY: help setup peer quickstart test test-fast test-all lint format type bench clean
+.PHONY: help setup peer quickstart demo test test-fast test-all lint format type bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,7 @@ $(STAMP): constraints.txt pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,quant,report,eval,dev,e2e]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,quant,report,eval,demo,dev,e2e]'
 	touch $@
 
 peer: setup  ## the second environment with upstream llava-torch, which the parity tests compare with
@@ -30,6 +30,10 @@ peer: setup  ## the second environment with upstream llava-torch, which the pari
 
 quickstart: setup  ## first page of the study: a tiny LLM that can refuse, ReGap off and on, in minutes
 	$(BIN)/regap quickstart --output_path playground/runs/quickstart
+
+demo: setup  ## the quickstart's two checkpoints side by side in a browser; makes them first, if they are missing
+	test -e playground/runs/quickstart/llava-finetune-on/config.json || $(MAKE) --no-print-directory quickstart
+	$(BIN)/regap demo
 
 test-fast: setup  ## lint, types, rules of the house, unit and contract tests
 	$(MAKE) --no-print-directory lint type

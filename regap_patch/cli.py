@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from regap_patch.commands.defense import add_defense
+from regap_patch.commands.demo import add_demo
 from regap_patch.commands.eval import add_eval
 from regap_patch.commands.gap import add_gap
 from regap_patch.commands.mir import add_mir
@@ -113,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_eval(commands)
     add_study(commands)
     add_defense(commands)
+    add_demo(commands)
 
     plot = commands.add_parser(
         "plot", help="training runs against steps, or what `regap mir` found layer by layer, in one figure"

@@ -18,7 +18,8 @@ ReGapError
 ├── DefenseError (RuntimeError)      a defence that does not suit this model, or was made for another
 ├── JudgeError (RuntimeError)        a judge that is not there, or that these answers do not suit
 ├── ReportError (RuntimeError)       files that no table or figure can be made from
-└── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
+├── StudyError (RuntimeError)        a step of the miniature cannot run, or failed
+└── DemoError (RuntimeError)         a picture, a setting or a client that the demo does not take
 ```
 Each message is one sentence: what was asked, what was found, what to do.
 """
@@ -104,3 +105,7 @@ class ReportError(ReGapError, RuntimeError):
 
 class StudyError(ReGapError, RuntimeError):
     """A step of the miniature cannot run, or failed."""
+
+
+class DemoError(ReGapError, RuntimeError):
+    """A picture, a setting or a client that the demo does not take."""

@@ -19,7 +19,8 @@ from regap_patch.judges.protocol import HARM_AND_BENIGN, Exchange, Judgement, fa
 from regap_patch.records import Kind, Label, ResponseClass
 
 CLASSES = frozenset(get_args(ResponseClass)) - {"judge-error", "empty"}
-GIVE_UP_AFTER = 8  # rows in a row without a reply: the endpoint is dead, the rest waits for the next run
+GIVE_UP_AFTER = 8  # rows in a row without a reply: the endpoint is dead, the rest waits for the next run,
+GIVE_UP_FOR = 60.0  # or, in a process that lasts, for so many seconds
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 _NO_REPLY = (ValueError, KeyError, IndexError, TypeError)  # a body of another shape
 
@@ -77,7 +78,7 @@ class EndpointJudge:
             "request": self._body,
         }
         self._lock = threading.Lock()
-        self._failures = 0
+        self._failures, self._failed_at = 0, 0.0
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Judgement]:
         """As many at a time as the preset's `workers`."""
@@ -85,13 +86,13 @@ class EndpointJudge:
             return list(pool.map(self._judge_one, exchanges))
 
     def _judge_one(self, exchange: Exchange) -> Judgement:
-        if self._failures >= GIVE_UP_AFTER:
+        if self._failures >= GIVE_UP_AFTER and time.monotonic() < self._failed_at + GIVE_UP_FOR:
             return failed(f"not asked: {self._url} gave no reply {GIVE_UP_AFTER} times in a row")
         try:
             said = self._ask(self._filled(exchange))
         except (OSError, http.client.HTTPException, *_NO_REPLY) as error:
             with self._lock:
-                self._failures += 1
+                self._failures, self._failed_at = self._failures + 1, time.monotonic()
             return failed(f"{self._url}: {type(error).__name__}: {error}")
         with self._lock:
             self._failures = 0

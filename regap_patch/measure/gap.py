@@ -17,7 +17,7 @@ from regap_patch.errors import MeasureError
 from regap_patch.gap.precision import float64
 from regap_patch.gap.rows import ModalityRows
 from regap_patch.gap.statistics import gap_statistics
-from regap_patch.hosts.decoder import find_decoder
+from regap_patch.hosts.decoder import Decoder, find_decoder
 from regap_patch.hosts.host import Host, end_ids
 from regap_patch.hosts.table import find_host, unwrapped
 from regap_patch.measure.capture import look
@@ -113,20 +113,45 @@ def measure_gap(
     with evaluating(base):
         for number, name in enumerate(names):
             progress("inputs", number, len(pairs))
-            arguments = pairs[number]
-            seen = look(base, host, projector, decoder, arguments)
-            if len(seen.projected) != 1:
-                raise MeasureError(
-                    f"The projector of {type(base).__name__} ran {len(seen.projected)} times for {name}: a "
-                    f"gap needs its one output: give every pair an image."
-                )
-            rows = host.rows(
-                base, arguments, seen.projected[0], _text_mask(base, host, arguments["input_ids"])
-            )
+            rows = _rows(base, host, projector, decoder, pairs[number], name)
             samples.append(_statistics(rows, name, image, text))
     progress("inputs", len(pairs), len(pairs))
     mean, stderr = _over_samples(samples)
     return GapReport(_corpus(image, text), mean, stderr, samples, host.name)
+
+
+def gap_of_pair(
+    model: nn.Module, arguments: Mapping[str, Any], *, name: str = "the pair", host: Host | None = None
+) -> dict[str, Any]:
+    """What `measure_gap` finds of each sample, of one pair alone.
+
+    Args:
+        model: of any known host; its mode is as before afterwards.
+        arguments: of its forward: one sample, not padded.
+        name: of the pair, for messages.
+        host: the model family, where it is none of the table's.
+
+    Raises:
+        UnknownHostError: no known host fits the model.
+        MeasureError: no image, no text, or rows that are not finite.
+    """
+    host, projector = find_host(model, host)
+    base: Any = unwrapped(model)
+    with evaluating(base):
+        rows = _rows(base, host, projector, find_decoder(host, base), arguments, name)
+        return _statistics(rows, name, _Pool(), _Pool())
+
+
+def _rows(
+    base: Any, host: Host, projector: nn.Module, decoder: Decoder, arguments: Mapping[str, Any], name: str
+) -> ModalityRows:
+    seen = look(base, host, projector, decoder, arguments)
+    if len(seen.projected) != 1:
+        raise MeasureError(
+            f"The projector of {type(base).__name__} ran {len(seen.projected)} times for {name}: a "
+            f"gap needs its one output: give every pair an image."
+        )
+    return host.rows(base, arguments, seen.projected[0], _text_mask(base, host, arguments["input_ids"]))
 
 
 def _text_mask(model: Any, host: Host, ids: Tensor) -> Tensor:

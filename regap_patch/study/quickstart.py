@@ -33,6 +33,7 @@ PROTOCOLS = {
     "default": REPOSITORY / "scripts" / "study" / "quickstart.yaml",
     "smoke": REPOSITORY / "scripts" / "study" / "quickstart-smoke.yaml",
 }
+GAP = "gap.json"
 ARMS = {"off": "off", "regap": "on"}  # as the scripts of scripts/mini call them
 
 
@@ -64,6 +65,7 @@ def run_quickstart(
         protocol, nodes, root, root / STORE, Choice(llms=(seed,)), parallel or min(2, os.cpu_count() or 1)
     )
     _link(pieces)
+    _link_gaps(nodes, root, seed)
     rows, training = outcomes_of(nodes), training_of(nodes)
     write_outcomes(root / "outcomes.csv", rows)
     write_training(root / "training.csv", training)
@@ -124,6 +126,15 @@ def _link(pieces: Mapping[Path, Path]) -> None:
         place.mkdir()
         for entry in piece.iterdir():
             (place / entry.name).symlink_to(os.path.relpath(entry, place))
+
+
+def _link_gaps(nodes: Sequence[Node], root: Path, seed: int) -> None:
+    """What was measured of a checkpoint lies beside its weights, where the demo looks for it."""
+    output = {node.name: node.output for node in nodes}
+    for arm, name in ARMS.items():
+        for stage, place in enumerate((f"llava-pretrain-{name}", f"llava-finetune-{name}"), 1):
+            measured = output[f"{MAIN}/llm-{seed}/{arm}/measures{stage}"]
+            (root / place / GAP).symlink_to(os.path.relpath(measured / GAP, root / place))
 
 
 def _assert(results: dict[str, Any]) -> None:

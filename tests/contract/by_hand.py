@@ -60,7 +60,7 @@ class Huggingface:
 
     def __init__(self, target) -> None:
         self.model, self.tokenizer = target.loaded()
-        self.processor = target._loaded_processor()
+        self.processor = target.processor()
         self.layers = self.model.model.language_model.layers
         self.norm = self.model.model.language_model.norm
 

@@ -85,7 +85,7 @@ class ByHand:
                 made = self.target._image_processor.preprocess(image, return_tensors="pt")
                 given = {"images": made["pixel_values"]}
         else:
-            made = self.target._loaded_processor()(
+            made = self.target.processor()(
                 text=f"USER: {shown}{text} ASSISTANT:", images=image, return_tensors="pt"
             )
             ids = made.pop("input_ids")[0].tolist()

@@ -39,7 +39,7 @@ def with_shown(**changes: object) -> dict[str, object]:
 
 def piece_behind(place: Path) -> str:
     """Name of the piece in the store that a folder's links lead to."""
-    (piece,) = {entry.resolve().parent for entry in place.iterdir()}
+    (piece,) = {entry.resolve().parent for entry in place.iterdir() if entry.name != "gap.json"}
     assert piece.parent.name == "store"
     return piece.name
 
@@ -76,6 +76,9 @@ def test_links_lead_to_the_pieces_and_follow_another_seed(written: Written, tmp_
     kinds = {name: piece_behind(tmp_path / name).partition("-")[0] for name in (*NAMES, *CHECKPOINTS)}
     assert [kinds[name] for name in NAMES] == ["aligned", "tower", "pictures", "benchmark"]
     assert [kinds[name] for name in CHECKPOINTS] == ["stage1", "stage1", "stage2", "stage2"]
+    gaps = {name: (tmp_path / name / "gap.json").resolve().parent.name for name in CHECKPOINTS}
+    assert all(gap.startswith("measures-") for gap in gaps.values())
+    assert len(set(gaps.values())) == 4
     first = piece_behind(tmp_path / "llama")
     made = len(written.made)
     run_quickstart(tmp_path)

@@ -101,7 +101,7 @@ def test_commands_that_write_say_where():
     from regap_patch import cli
 
     into_the_run = {"eval judge"}  # verdicts lie beside the answers that they are of
-    silent = {"defense list", "doctor", "eval list", "eval check", "eval plan"}
+    silent = {"defense list", "demo", "doctor", "eval list", "eval check", "eval plan"}
     writers = subcommands(cli.build_parser()).keys() - silent - into_the_run
     for name in writers:
         assert "--output_path" in current()[f"regap {name}"], name

@@ -12,7 +12,7 @@ import pytest
 from evaluations import Folder
 
 from regap_patch.errors import JudgeError
-from regap_patch.judges import Exchange, Resources, judge_run, make_judge, preset
+from regap_patch.judges import Exchange, Resources, endpoint, judge_run, make_judge, preset
 from regap_patch.judges.endpoint import GIVE_UP_AFTER, EndpointJudge
 from regap_patch.records import Verdict, read_lines
 from tests.unit.chat_server import chat_server
@@ -161,6 +161,19 @@ def test_a_dead_endpoint_is_given_up_and_the_next_run_completes_all_rows(serve, 
     alive = serve(unsafe)
     assert judge_run(folder, judge_at(alive.url)).labels == {"unsafe": 30}
     assert len(alive.bodies) == 30
+
+
+def test_an_endpoint_that_was_given_up_is_asked_again_later(serve, monkeypatch):
+    dead = True
+    server = serve(lambda number, body: (500, "down") if dead else unsafe(number, body))
+    judge, rows = judge_at(server.url, retries=0, settings={"workers": 1}), [Exchange("q", "a")]
+    for _ in range(GIVE_UP_AFTER + 1):
+        (found,) = judge.judge(rows)
+    assert "not asked" in found.error
+    assert len(server.bodies) == GIVE_UP_AFTER
+    dead = False
+    monkeypatch.setattr(endpoint, "GIVE_UP_FOR", 0.0)  # the time is over
+    assert judge.judge(rows)[0].label == "unsafe"
 
 
 def test_the_key_comes_from_the_environment_and_is_stored_nowhere(serve, tmp_path: Path, monkeypatch):

@@ -9,13 +9,15 @@ import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from regap_patch.errors import ConfigError, EvaluationError
+from regap_patch.safety.streaming import EVENTS, whole_of
 from regap_patch.safety.target import Decoding, Question, Reply
 
 REFUSED = (401, 403, 404)  # will not go better for another item
@@ -73,6 +75,7 @@ class EndpointTarget:
 
     def __init__(self, options: EndpointOptions, wait: Callable[[float], None] = time.sleep) -> None:
         self.options, self._wait = options, wait
+        self._tell: Callable[[str], None] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Address and name: what weights are behind them is the server's word."""
@@ -96,6 +99,15 @@ class EndpointTarget:
             ]
             return [one.result() for one in asked]
 
+    @contextmanager
+    def telling(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """See `safety.streaming`: the server is asked for its answers piece by piece."""
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = None
+
     def close(self) -> None:
         """Nothing is held."""
 
@@ -109,6 +121,8 @@ class EndpointTarget:
         }
         if decoding.top_p is not None:
             body["top_p"] = decoding.top_p
+        if self._tell is not None:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         wrong = ""
         for attempt in range(self.options.retries + 1):
             if attempt:
@@ -144,6 +158,8 @@ class EndpointTarget:
             f"{self.options.base_url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers
         )
         with urllib.request.urlopen(request, timeout=self.options.timeout) as response:
+            if self._tell is not None and response.headers.get_content_type() == EVENTS:
+                return whole_of(response, self._tell)
             found = json.loads(response.read())
         if not isinstance(found, dict):
             raise ValueError(f"an object was expected, not {type(found).__name__}")

@@ -46,7 +46,7 @@ class HuggingFaceTarget(LocalTarget):
             dtype=getattr(torch, self.dtype),
             attn_implementation=self.options.attention,
         )
-        return model.to(self.device).eval(), self._loaded_processor().tokenizer
+        return model.to(self.device).eval(), self.processor().tokenizer
 
     def together(self, questions: Sequence[Question]) -> list[list[int]]:
         """A processor takes pictures with all texts of a batch or with none."""
@@ -71,7 +71,7 @@ class HuggingFaceTarget(LocalTarget):
     def _placed(self, questions: Sequence[Question]) -> dict[str, Any]:
         """What the processor makes of a batch, where the model is."""
         pictures = [opened(asked.picture) for asked in questions if asked.picture is not None]
-        made = self._loaded_processor()(
+        made = self.processor()(
             text=[self.prompt(asked) for asked in questions],
             images=pictures or None,
             padding=True,
@@ -85,7 +85,12 @@ class HuggingFaceTarget(LocalTarget):
             for name, value in made.items()
         }
 
-    def _loaded_processor(self) -> Any:
+    def processor(self) -> Any:
+        """The checkpoint's own, loaded once.
+
+        Raises:
+            EvaluationError: it does not load.
+        """
         if self._processor is None:
             import transformers
 
@@ -108,7 +113,7 @@ class HuggingFaceTarget(LocalTarget):
                 )
             words = self.options.template if seeing else _without_image(self.options.template)
             return words.replace(TEXT, asked.text)
-        processor = self._loaded_processor()
+        processor = self.processor()
         if not getattr(processor, "chat_template", None):
             raise EvaluationError(
                 f"{self.options.pretrained} has no chat template: give one as text with {TEXT} and {IMAGE} "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from regap_patch.errors import ConfigError, EvaluationError
 from regap_patch.safety.generation import OPENERS, all_processors, end_ids, ended, opener_ids
+from regap_patch.safety.streaming import TextSoFar
 from regap_patch.safety.target import Decoding, Question, Reply
 from regap_patch.safety.weights import Files
 
@@ -72,6 +74,7 @@ class LocalTarget(ABC):
         self._model: Any = None
         self._tokenizer: Any = None
         self._openers: list[int] = []
+        self._tell: Callable[[str], None] | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """Hashes of all files, template, dtype, attention and kind of device.
@@ -118,18 +121,33 @@ class LocalTarget(ABC):
                     asked = [questions[number] for number in numbers]
                     drawn = [seeds[number] for number in numbers]
                     first, steps = all_processors(decoding, drawn, self._openers, processors)
-                    rows = self.new_ids(asked, {"logits_processor": steps}, decoding.max_new_tokens)
+                    told = {"streamer": self._teller(decoding)} if self._tell else {}
+                    generation = {"logits_processor": steps, **told}
+                    rows = self.new_ids(asked, generation, decoding.max_new_tokens)
                     opening: Sequence[float | None] = first.probabilities or [None] * len(numbers)
                     found |= {
                         number: self._reply(row, decoding, share)
                         for number, row, share in zip(numbers, rows, opening, strict=True)
                     }
         except torch.OutOfMemoryError as error:
+            smaller = (
+                "take a smaller --batch_size, into a folder of its own"
+                if len(questions) > 1
+                else "ask for fewer new tokens, or take another --device"
+            )
             raise EvaluationError(
-                f"A batch of {len(questions)} does not fit into the memory of {self.device}: take a smaller "
-                f"--batch_size, into a folder of its own."
+                f"A batch of {len(questions)} does not fit into the memory of {self.device}: {smaller}."
             ) from error
         return [found[number] for number in range(len(questions))]
+
+    @contextmanager
+    def telling(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """See `safety.streaming`: each new token of a batch's first question tells its text so far."""
+        self._tell = tell
+        try:
+            yield
+        finally:
+            self._tell = None
 
     def loaded(self) -> tuple[Any, Any]:
         """The model and its tokenizer, for those that look inside."""
@@ -213,8 +231,16 @@ class LocalTarget(ABC):
 
     def _reply(self, row: Sequence[int], decoding: Decoding, opening: float | None) -> Reply:
         end = ended(row, end_ids(self._model, self._tokenizer), decoding.max_new_tokens)
-        text = self._tokenizer.decode(end.ids, skip_special_tokens=True).strip()
-        return Reply(text, end.num_tokens, end.finish_reason, opening)
+        return Reply(self._text(end.ids), end.num_tokens, end.finish_reason, opening)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True).strip())
+
+    def _teller(self, decoding: Decoding) -> TextSoFar:
+        """What `generate` takes as `streamer`."""
+        assert self._tell is not None
+        ends = end_ids(self._model, self._tokenizer)
+        return TextSoFar(lambda row: self._text(ended(row, ends, decoding.max_new_tokens).ids), self._tell)
 
 
 def opened(picture: bytes) -> Any:
