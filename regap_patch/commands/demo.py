@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regap_patch.commands.eval_defense import settings_of
 from regap_patch.commands.eval_run import go_offline
 from regap_patch.commands.eval_target import ENDPOINT_ARGS, LOCAL_ARGS, pairs, target_of
 from regap_patch.errors import ConfigError, DemoError, ReGapError
@@ -132,7 +133,7 @@ def _side(arguments: argparse.Namespace, where: str, opening: Opening) -> Side:
     except ReGapError:
         pass  # what is wrong with the model is said in its column
     name = pairs(given, f"--{where}_args", ENDPOINT_ARGS).get("model", model) if address else Path(model).name
-    settings = pairs_of_defenses(arguments.defense_args)
+    settings = settings_of(arguments.defense_args)
     return Side(
         name,
         lambda: opening.open(make),
@@ -140,21 +141,6 @@ def _side(arguments: argparse.Namespace, where: str, opening: Opening) -> Side:
         _offered(settings, inside=not address),
         find_reference(model, getattr(arguments, f"{where}_gap")),
     )
-
-
-def pairs_of_defenses(text: str) -> dict[str, str]:
-    """`NAME.SETTING=value,...` as a mapping.
-
-    Raises:
-        ConfigError: a part of another shape.
-    """
-    found = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or "." not in name:
-            raise ConfigError(f"--defense_args holds {part!r}, but NAME.SETTING=value is expected.")
-        found[name] = value
-    return found
 
 
 def _of(settings: dict[str, str], names: Sequence[str]) -> dict[str, str]:

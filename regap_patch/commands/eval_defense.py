@@ -45,13 +45,22 @@ def stack_of(arguments: argparse.Namespace) -> Stack | None:
         return None
     from regap_patch.defenses import make_stack
 
-    settings = {}
-    for part in filter(None, (part.strip(" ,") for part in BETWEEN.split(arguments.defense_args))):
+    return make_stack(arguments.defense, settings_of(arguments.defense_args))
+
+
+def settings_of(text: str) -> dict[str, str]:
+    """`NAME.SETTING=value,...` as a mapping.
+
+    Raises:
+        ConfigError: a part of another shape.
+    """
+    found = {}
+    for part in filter(None, (part.strip(" ,") for part in BETWEEN.split(text))):
         name, equals, value = part.partition("=")
-        if not equals:
+        if not equals or "." not in name:
             raise ConfigError(f"--defense_args holds {part!r}, but NAME.SETTING=value is expected.")
-        settings[name] = value
-    return make_stack(arguments.defense, settings)
+        found[name] = value
+    return found
 
 
 def defended(
