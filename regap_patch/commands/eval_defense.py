@@ -57,7 +57,7 @@ def settings_of(text: str) -> dict[str, str]:
     found = {}
     for part in filter(None, (part.strip(" ,") for part in BETWEEN.split(text))):
         name, equals, value = part.partition("=")
-        if not equals or "." not in name:
+        if not equals:
             raise ConfigError(f"--defense_args holds {part!r}, but NAME.SETTING=value is expected.")
         found[name] = value
     return found
