@@ -3,8 +3,9 @@
     regap study run scripts/study/protocol-v1.yaml --output_path /tmp/again --only primary --llms 1 --jobs 2
     python scripts/study/same.py playground/runs/study /tmp/again
 
-Weights, answers and verdicts are compared byte for byte, logs and measures value for value without paths and
-times. Pieces that only one of them has are not counted. Ends with status 1 if anything differs.
+Weights are compared byte for byte; answers, verdicts, logs and measures value for value, without times, paths
+and the hashes of files that hold a path. Pieces that only one of them has are not counted. Ends with status 1
+if anything differs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-BYTES = ("*.safetensors", "mm_projector.bin", "run/answers/**/*.jsonl", "run/verdicts/**/*.jsonl")
-VALUES = ("alignment.json", "trainer_state.json", "gap.json", "mir.json", "captions.json")
-ELSEWHERE = {"path", "seconds", "memory"}  # where and how fast it was made
+BYTES = ("*.safetensors", "mm_projector.bin")
+VALUES = (
+    *("alignment.json", "trainer_state.json", "gap.json", "mir.json", "captions.json"),
+    *("run/answers/**/*.jsonl", "run/verdicts/**/*.jsonl"),
+)
+# Where and how fast it was made; keys and fingerprints are hashes over config.json, which names folders.
+ELSEWHERE = {"path", "base", "source", "seconds", "memory", "key", "answer_key", "fingerprint"}
 
 
 def pieces(study: Path) -> dict[str, Path]:
@@ -31,19 +36,19 @@ def pieces(study: Path) -> dict[str, Path]:
 
 def compared(first: Path, second: Path) -> Iterator[tuple[str, str, bool]]:
     """(kind of file, its name, whether both are the same) of one piece in two places."""
-    for pattern in BYTES:
+    for pattern in (*BYTES, *VALUES):
         for path in sorted(first.glob(pattern)):
             name = path.relative_to(first)
-            other = second / name
-            yield pattern, str(name), other.is_file() and path.read_bytes() == other.read_bytes()
-    for name in VALUES:
-        if (first / name).is_file():
-            yield name, name, (second / name).is_file() and read(first / name) == read(second / name)
+            look = Path.read_bytes if pattern in BYTES else read
+            yield pattern, str(name), (second / name).is_file() and look(path) == look(second / name)
 
 
 def read(path: Path) -> Any:
     """A file's values, without paths and times."""
-    return bare(json.loads(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    return bare(
+        [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else json.loads(text)
+    )
 
 
 def bare(value: Any) -> Any:
