@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,6 +49,14 @@ def _make_assets(root: Path) -> None:
     tiny.train_tokenizer(made.corpus, root / "tokenizer")
     tiny.make_tiny_llama(root / "llama", root / "tokenizer")
     tiny.make_tiny_clip(root / "clip")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of its own: what another test has measured or answered is not there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def publish(study: Path, folder: Path) -> dict[str, int]:
     Returns:
         Bytes of each file.
     """
-    content = {name: (study / name).read_bytes() for name in WHOLE if (study / name).is_file()}
+    content = {name: (study / name).read_bytes() for name in WHOLE}
     analysis = json.loads((study / "analysis.json").read_text(encoding="utf-8"))
     small = json.dumps(analysis, ensure_ascii=False, separators=(",", ":"))
     content["analysis.json"] = f"{small}\n".encode()

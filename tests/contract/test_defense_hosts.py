@@ -30,11 +30,7 @@ SERVED = [name for (host, name), refused in cells().items() if refused is None a
 ASKED = [*QUESTIONS, Question("and this one ?", PICTURES[1])]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
